@@ -126,7 +126,9 @@ def _from_dataclass(kind: type, value: Any, where: str) -> Any:
     names = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(value) - names - {"type"})
     if unknown:
-        raise UserError(f"{where}: unknown option {', '.join(unknown)}; {kind.__name__} takes {', '.join(sorted(names))}")
+        raise UserError(
+            f"{where}: unknown option {', '.join(unknown)}; {kind.__name__} takes {', '.join(sorted(names))}"
+        )
     arguments = {n: from_jsonable(hints[n], v, f"{where}.{n}") for n, v in value.items() if n != "type"}
     try:
         return kind(**arguments)

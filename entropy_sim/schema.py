@@ -151,9 +151,7 @@ GROUPS: Mapping[str, Group] = {
             "s": _S,
             "replica": Variable(("replica",), "1", "replica"),
             "control_replica": Variable(("control_replica",), "1", "replica of the control"),
-            "time_window": Variable(
-                ("time_window",), "parameter^2 / loss", "middle of the time window", required=True
-            ),
+            "time_window": Variable(("time_window",), "parameter^2 / loss", "middle of the time window", required=True),
             **_SCAN_COORDINATES,
         },
         extra_dims=_SCANS,
@@ -260,7 +258,9 @@ def group_faults(group: str, dataset: xr.Dataset) -> list[str]:
         return [f"{group}: not a group of the schema (expected one of {', '.join(GROUPS)})"]
     contract = GROUPS[group]
     required = {**contract.variables, **contract.coordinates}
-    faults = [f"{group}/{name}: missing" for name, v in required.items() if v.required and name not in dataset.variables]
+    faults = [
+        f"{group}/{name}: missing" for name, v in required.items() if v.required and name not in dataset.variables
+    ]
     for name, variable in dataset.variables.items():
         name = str(name)
         spec = _specification(group, name)

@@ -140,7 +140,7 @@ class Objective:
         return loss.detach(), self._gradient
 
     def full_value_and_gradient(self, theta: Tensor, chunk: int = 512) -> tuple[Tensor, Tensor]:
-        """Loss and gradient (D,) of the full batch at `theta`, in chunks of about `chunk` samples (weighted by size)."""
+        """Loss and gradient (D,) of the full batch at `theta`, in chunks of about `chunk` samples."""
         indices = self.full_batch()
         step = chunk if self.group_size is None else max(1, chunk // self.group_size) * self.group_size
         total, gradient = torch.zeros((), device=self.device, dtype=self.dtype), torch.zeros_like(self._theta)
