@@ -1,0 +1,1 @@
+"""Theory against experiment: comparisons, figures, reports, and the `entropic` command."""
