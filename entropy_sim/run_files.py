@@ -145,9 +145,16 @@ def config_from_file(kind: Any, path: Path) -> Any:
     except UnicodeDecodeError:
         text = read_tree(path, check=False).attrs.get("config", "")
     try:
-        return from_jsonable(kind, json.loads(text))
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"--config: expected JSON in {path}, found {error}") from error
+    if isinstance(value, list):  # a merged run: one configuration per measurement
+        name = getattr(kind, "__name__", "")
+        found = [str(v.get("type")) for v in value]
+        if name not in found:
+            raise UserError(f"--config: expected a configuration of {name} in {path}, found {', '.join(found)}")
+        value = value[found.index(name)]
+    return from_jsonable(kind, value)
 
 
 # --- provenance -----------------------------------------------------------------------------------------------------
@@ -213,6 +220,19 @@ def provenance(
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
+def writable(path: Path | str) -> None:
+    """Raise UserError now, before any work, if `path` could not be written at the end."""
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"--out: expected a file, found the directory {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"--out: expected a writable place, found {path} ({error.strerror})") from error
+
+
 def write_whole(path: Path | str, write: Callable[[Path], Any]) -> Path:
     """Call `write` on a temporary name beside `path`, then rename: `path` is never half written.
 
@@ -270,6 +290,24 @@ def read_tree(path: Path | str, *, check: bool = True) -> xr.DataTree:
         raise UserError(f"{path}: expected a netCDF4 file, found something else ({_first_line(error)})") from error
     if check:
         schema.validate(tree, str(path))
+    return tree
+
+
+def merge(runs: Mapping[str, xr.DataTree], **attrs: Any) -> xr.DataTree:
+    """One run of several single-measurement runs of the same system; `attrs` replace root attributes.
+
+    Every group keeps the configuration of its own run in its `config` attribute; the root's is the list of them.
+    """
+    first = next(iter(runs.values()))
+    groups: dict[str, xr.Dataset] = {}
+    for run in runs.values():
+        for name, node in run.children.items():
+            dataset = node.to_dataset()
+            if name not in groups or name in runs:
+                groups[name] = dataset.assign_attrs(config=run.attrs["config"])
+    configs = [json.loads(run.attrs["config"]) for run in runs.values()]
+    tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in groups.items()})
+    tree.attrs = {**first.attrs, "config": json.dumps(configs, sort_keys=True), **attrs}
     return tree
 
 

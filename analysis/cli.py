@@ -1,0 +1,294 @@
+"""The `entropic` command. Every option comes from the frozen dataclass that the Python API takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from analysis import options
+from entropy_sim.errors import UserError
+
+MEASUREMENTS = {
+    "profile": ("Profile", "loss, curvature and effective potential along the path"),
+    "mean-force": ("MeanForce", "the force along the path, from dynamics constrained to planes normal to it"),
+    "relaxation": ("Relaxation", "release walkers on the path and follow them"),
+    "stationary": ("Stationary", "the stationary density along the path and its free energy"),
+}
+STAGES = {
+    "train": "two minima from different seeds",
+    "path": "the minimum-energy path between them (AutoNEB)",
+    "profile": "loss, curvature and gradient noise along the path and the straight line",
+    "mean-force": "the force along the path, from SGD constrained to planes normal to it",
+    "relaxation": "SGD released on the path, with its noise-free control",
+    "all": "every stage",
+}
+_NETWORK_PACKAGES = ("torch", "torchvision", "sklearn", "safetensors")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status: 0 done, 2 a mistake of the user's (one line on stderr), 130 Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # A polite kill ends like Ctrl-C: temporary files are removed and finished stages kept.
+    if hasattr(signal, "SIGTERM"):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        print(f"entropic: error: {error}".replace("\n", " "), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("entropic: stopped; the same command goes on from the finished stages", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"entropic {version('entropic-forces')}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        raise UserError(f"command: expected one of {', '.join(COMMANDS)}, found {name!r}")
+    try:
+        COMMANDS[name][0](rest)
+    except SystemExit as stop:  # --help
+        return int(stop.code or 0)
+    return 0
+
+
+def _usage() -> str:
+    lines = ["usage: entropic COMMAND [options]", "", "Entropic forces in loss landscapes, from toy to real.", ""]
+    lines += [f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([*lines, "", "entropic COMMAND --help tells more; entropic --version."])
+
+
+def _choose(
+    rest: list[str], known: dict[str, Any], prog: str, what: str, texts: dict[str, str]
+) -> tuple[str, list[str]]:
+    if not rest or rest[0] in ("-h", "--help"):
+        lines = [f"usage: {prog} {what.upper()} [options]", ""]
+        print("\n".join([*lines, *(f"  {name:11} {texts[name]}" for name in known)]))
+        raise SystemExit(0)
+    if rest[0] not in known:
+        raise UserError(f"{prog}: expected one of {', '.join(known)}, found {rest[0]!r}")
+    return rest[0], rest[1:]
+
+
+def _arg(kind: Any, text: str) -> Any:
+    import tyro
+
+    return Annotated[kind, tyro.conf.arg(help=text)]
+
+
+def _flat(kind: Any) -> Any:
+    import tyro
+
+    return Annotated[kind, tyro.conf.arg(name="")]
+
+
+_CONFIG_HELP = "take the configuration of this dataset or JSON file; options given beside it change it"
+_OVERWRITE_HELP = "replace what another configuration made"
+
+
+# --- simulate -------------------------------------------------------------------------------------------------------
+
+
+def simulate(rest: list[str]) -> None:
+    """entropic simulate MEASUREMENT"""
+    texts = {name: text for name, (_, text) in MEASUREMENTS.items()}
+    measurement, rest = _choose(rest, MEASUREMENTS, "entropic simulate", "measurement", texts)
+    import entropy_sim
+
+    kind = getattr(entropy_sim, MEASUREMENTS[measurement][0])
+    config, rest = options.split_config(rest)
+    default = options.default_for(kind, config)
+    command = dataclasses.make_dataclass(
+        "Simulate",
+        [
+            ("out", _arg(Path, "the netCDF file to write"), Path(f"{measurement.replace('-', '_')}.nc")),
+            ("overwrite", _arg(bool, _OVERWRITE_HELP), False),
+            ("threads", _arg(int | None, "threads (default: all cores); the numbers do not depend on it"), None),
+            ("config", _arg(Path | None, _CONFIG_HELP), None),
+            ("measurement", _flat(kind), dataclasses.field(default=default)),
+        ],
+        frozen=True,
+    )
+    parsed: Any = options.parse(
+        command, rest, prog=f"entropic simulate {measurement}", default=command(), description=kind.__doc__ or ""
+    )
+    from entropy_sim.run_files import output_state, writable, write_tree
+
+    if output_state(parsed.out, parsed.measurement, overwrite=parsed.overwrite) == "same":
+        print(f"{parsed.out}: already there, of this configuration")
+        return
+    writable(parsed.out)
+    if parsed.threads is not None and parsed.threads < 1:
+        raise UserError(f"--threads: expected a positive number, found {parsed.threads}")
+    tree = parsed.measurement.run(threads=parsed.threads, progress=True)
+    write_tree(tree, parsed.out)
+    print(f"wrote {parsed.out}")
+    print(_summary(tree))
+
+
+# --- network --------------------------------------------------------------------------------------------------------
+
+
+def require_network_packages(command: str) -> None:
+    """Raise UserError, naming the extra, unless what the network side needs is installed."""
+    missing = [p for p in _NETWORK_PACKAGES if importlib.util.find_spec(p) is None]
+    if missing:
+        names = ", ".join("scikit-learn" if p == "sklearn" else p for p in missing)
+        raise UserError(f'entropic {command}: needs the extra "nn" (missing: {names}): pip install -e ".[nn]"')
+
+
+def network(rest: list[str]) -> None:
+    """entropic network STAGE"""
+    stage, rest = _choose(rest, STAGES, "entropic network", "stage", STAGES)
+    require_network_packages("network")
+    from nn_experiments.run import NetworkRun
+
+    config, rest = options.split_config(rest)
+    command = dataclasses.make_dataclass(
+        "Network",
+        [
+            ("out", _arg(Path, "the run's directory; its network.nc grows"), Path("runs/network")),
+            ("overwrite", _arg(bool, _OVERWRITE_HELP), False),
+            ("processes", _arg(int | None, "processes (default: all cores); the numbers do not depend on it"), None),
+            ("config", _arg(Path | None, _CONFIG_HELP), None),
+            ("run", _flat(NetworkRun), dataclasses.field(default=options.default_for(NetworkRun, config))),
+        ],
+        frozen=True,
+    )
+    parsed: Any = options.parse(
+        command, rest, prog=f"entropic network {stage}", default=command(), description=STAGES[stage].capitalize() + "."
+    )
+    parsed.run.run(parsed.out, stage=stage, overwrite=parsed.overwrite, processes=parsed.processes)
+    print(f"{parsed.out / 'network.nc' if stage != 'train' else parsed.out}: {stage} done")
+
+
+# --- reproduce, compare, plot, info -----------------------------------------------------------------------------------
+
+
+def reproduce(rest: list[str]) -> None:
+    """entropic reproduce"""
+    from analysis.reproduce import Reproduce
+
+    parsed = options.parse(
+        Reproduce, rest, prog="entropic reproduce", default=Reproduce(), description=Reproduce.__doc__ or ""
+    )
+    require_network_packages("reproduce")
+    parsed.run()
+
+
+def compare(rest: list[str]) -> None:
+    """entropic compare SIMULATION NETWORK"""
+    from analysis.compare import main as compare_main
+
+    compare_main(rest, prog="entropic compare")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """Draw every measurement in a dataset."""
+
+    out: Path | None = None
+    """Directory of the figures (default: FILE_figures beside the file)."""
+    format: str = "png"
+    """File format: png, pdf or svg."""
+
+
+def plot(rest: list[str]) -> None:
+    """entropic plot FILE"""
+    path, rest = _file(rest, "plot", Plot)
+    parsed = options.parse(Plot, rest, prog="entropic plot FILE", default=Plot(), description=Plot.__doc__ or "")
+    if parsed.format not in ("png", "pdf", "svg"):
+        raise UserError(f"--format: expected one of png, pdf, svg, found {parsed.format!r}")
+    from analysis.plots import plot_file
+    from entropy_sim.run_files import read_tree
+
+    tree = read_tree(path)
+    directory = parsed.out or path.with_name(f"{path.stem}_figures")
+    for figure in plot_file(tree, directory, format=parsed.format):
+        print(f"wrote {figure}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """Say what a dataset holds and how it was made."""
+
+
+def info(rest: list[str]) -> None:
+    """entropic info FILE"""
+    path, rest = _file(rest, "info", Info)
+    options.parse(Info, rest, prog="entropic info FILE", default=Info(), description=Info.__doc__ or "")
+    from entropy_sim import schema
+    from entropy_sim.run_files import read_tree
+
+    tree = read_tree(path, check=False)
+    print(f"{path} ({path.stat().st_size / 1e6:.2g} MB)")
+    print(_summary(tree))
+    faults = schema.faults(tree)
+    print("valid" if not faults else "not a valid run: " + "; ".join(faults))
+    if faults:
+        raise UserError(f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''} against the schema")
+
+
+def _file(rest: list[str], command: str, kind: type) -> tuple[Path, list[str]]:
+    if rest and not rest[0].startswith("-"):
+        return Path(rest[0]), rest[1:]
+    if {"-h", "--help"} & set(rest):
+        options.parse(kind, ["--help"], prog=f"entropic {command} FILE", default=kind(), description=kind.__doc__ or "")
+    raise UserError(f"entropic {command}: expected a netCDF file, found {rest[0] if rest else 'nothing'}")
+
+
+def _summary(tree: Any) -> str:
+    lines = []
+    for name in (
+        "source",
+        "system",
+        "noise",
+        "normalization_mode",
+        "device",
+        "seed",
+        "threads",
+        "created",
+        "git_commit",
+    ):
+        if name in tree.attrs:
+            lines.append(f"  {name:18} {tree.attrs[name]}")
+    for group, node in tree.children.items():
+        dataset = node.to_dataset()
+        sizes = ", ".join(f"{d} {n}" for d, n in dataset.sizes.items())
+        lines.append(f"  {group:18} {', '.join(map(str, dataset.data_vars))} ({sizes})")
+        if "diverged" in dataset:
+            diverged = int((dataset["diverged"] > 0).sum())
+            lines.append(f"  {'':18} diverged: {diverged} of {dataset['diverged'].notnull().sum().item()}")
+    if "versions" in tree.attrs:
+        versions = json.loads(tree.attrs["versions"])
+        lines.append(f"  {'versions':18} {', '.join(f'{n} {v}' for n, v in versions.items())}")
+    return "\n".join(lines)
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
+    "reproduce": (reproduce, "the main job: theory and network, compared, with a report"),
+    "simulate": (simulate, "a theory run on the CPU"),
+    "network": (network, "the same measurements on a trained network"),
+    "compare": (compare, "simulation against network: comparison.nc, figures, report.html"),
+    "plot": (plot, "figures of everything in a dataset"),
+    "info": (info, "what a dataset holds and how it was made"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

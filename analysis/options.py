@@ -1,0 +1,139 @@
+"""Command-line options from frozen dataclasses: tyro parses, this module adds the house rules.
+
+One line per mistake, choices of every noun (`landscape:channel`) anywhere on the line, `--config FILE` as defaults.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from entropy_sim.errors import UserError
+from entropy_sim.run_files import config_from_file
+
+T = TypeVar("T")
+
+_CHOICE = re.compile(r"^[a-z][a-z0-9_.-]*:[a-z0-9-]+$")
+_CONFIG = "--config"
+
+
+def kebab(name: str) -> str:
+    """ClassName or field_name as it is written on the command line."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).replace("_", "-").lower()
+
+
+def _members(hint: Any) -> list[type]:
+    """The dataclasses a union of dataclasses may be, or nothing for any other type."""
+    if typing.get_origin(hint) is typing.Annotated:
+        hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return []
+    members = [m for m in typing.get_args(hint) if dataclasses.is_dataclass(m)]
+    return members if len(members) > 1 else []
+
+
+def choices(kind: type, default: Any, given: dict[str, str], prefix: str = "") -> list[str]:
+    """The sub-command tokens that select every noun of `kind`: the given choice, or else that of `default`.
+
+    Naming them all makes every option of the selection reachable, and `--help` complete.
+    Raises UserError for a choice that does not exist.
+    """
+    tokens: list[str] = []
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        key = prefix + kebab(field.name)
+        present = getattr(default, field.name, None) if default is not None else None
+        hint = hints[field.name]
+        members = _members(hint)
+        if members:
+            names = {kebab(m.__name__): m for m in members}
+            chosen = given.get(key) or kebab(type(present).__name__)
+            if chosen not in names:
+                raise UserError(f"{key}: expected one of {', '.join(names)}, found {chosen!r}")
+            tokens.append(f"{key}:{chosen}")
+            member = names[chosen]
+            inner = present if isinstance(present, member) else _default_of(member)
+            tokens += choices(member, inner, given, f"{key}.")
+        elif dataclasses.is_dataclass(present):
+            tokens += choices(type(present), present, given, "" if _flattened(hint) else f"{key}.")
+    return tokens
+
+
+def _flattened(hint: Any) -> bool:
+    return any(getattr(note, "name", None) == "" for note in getattr(hint, "__metadata__", ()))
+
+
+def _default_of(kind: type) -> Any:
+    try:
+        return kind()
+    except TypeError:
+        return None
+
+
+def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T, description: str = "") -> T:
+    """Parse `arguments` into a `kind`. Raises UserError, on one line, for anything that does not parse."""
+    import tyro
+
+    options = [a for a in arguments if not _CHOICE.match(a)]
+    given = dict(a.split(":", 1) for a in arguments if _CHOICE.match(a))
+    nouns = choices(kind, default, given)
+    if unknown := set(given) - {n.split(":", 1)[0] for n in nouns}:
+        known = ", ".join(n.split(":", 1)[0] for n in nouns) or "none here"
+        raise UserError(f"{prog}: unknown choice {', '.join(sorted(unknown))} (expected one of: {known})")
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                kind,
+                args=[*nouns, *options],
+                prog=prog,
+                default=default,
+                description=description or None,
+                config=(tyro.conf.CascadeSubcommandArgs,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(f"{prog}: {_one_line(errors.getvalue())}") from None
+
+
+def _one_line(box: str) -> str:
+    """tyro's message without its box and its help text (which says nothing an error needs)."""
+    lines = []
+    for line in box.splitlines():
+        text = line.strip("│ ").strip()
+        if re.match(r"^[─╭╰]", text):
+            if lines and not text.startswith("╭"):
+                break
+            continue
+        if text:
+            lines.append(text)
+    return re.sub(r"\s+", " ", " ".join(lines)) or "options could not be read (see --help)"
+
+
+def split_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Take `--config FILE` (or `--config=FILE`) out of the arguments."""
+    rest, found = [], None
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == _CONFIG:
+            found = next(remaining, None)
+            if found is None:
+                raise UserError(f"{_CONFIG}: expected a JSON or netCDF file, found nothing")
+        elif argument.startswith(f"{_CONFIG}="):
+            found = argument.removeprefix(f"{_CONFIG}=")
+        else:
+            rest.append(argument)
+    return (Path(found) if found is not None else None), rest
+
+
+def default_for(kind: type[T], config: Path | None) -> T:
+    """The defaults that options change: those of the class, or the configuration in a file."""
+    return kind() if config is None else config_from_file(kind, config)
