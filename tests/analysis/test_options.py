@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from analysis import options
+from entropy_sim.errors import UserError, require
+
+
+@dataclass(frozen=True)
+class Bump:
+    height: float = 4.0
+    """Stiffness in the middle."""
+
+
+@dataclass(frozen=True)
+class Power:
+    exponent: float = 2.0
+    """Exponent of the stiffness."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A channel."""
+
+    stiffness: Bump | Power = field(default_factory=Bump)
+    directions: int = 1
+    """Number of transverse directions."""
+
+
+@dataclass(frozen=True)
+class MullerBrown:
+    """Two dimensions, three minima."""
+
+
+@dataclass(frozen=True)
+class Thermal:
+    temperature: float = 0.1
+    """Temperature, in units of the loss."""
+
+    def __post_init__(self) -> None:
+        require(self.temperature >= 0, "temperature", "a non-negative number", self.temperature)
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    duration: float = 10.0
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measure it."""
+
+    landscape: Channel | MullerBrown = field(default_factory=Channel)
+    noise: Thermal | LabelNoise = field(default_factory=Thermal)
+    settings: Settings = field(default_factory=Settings)
+    starts: tuple[float, ...] = (0.25, 0.75)
+    """Where walkers are released."""
+    scheme: Literal["first", "second"] = "first"
+
+
+def parse(*arguments: str, default: Measure | None = None) -> Measure:
+    return options.parse(Measure, arguments, prog="entropic simulate measure", default=default or Measure())
+
+
+def test_no_options_give_the_defaults():
+    assert parse() == Measure()
+
+
+def test_options_of_the_default_choices_need_no_choice():
+    assert parse("--noise.temperature", "0.2", "--landscape.stiffness.height", "9") == Measure(
+        Channel(Bump(9.0)), Thermal(0.2)
+    )
+
+
+def test_choices_and_options_may_stand_in_any_order():
+    expected = Measure(Channel(Power(3.0), 2), LabelNoise(0.5), Settings(2.0), (0.1, 0.2, 0.3), "second")
+    arguments = "--scheme second --noise.strength 0.5 landscape.stiffness:power noise:label-noise".split()
+    arguments += "--landscape.stiffness.exponent 3 --landscape.directions 2 --settings.duration 2".split()
+    assert parse(*arguments, "--starts", "0.1", "0.2", "0.3") == expected
+    assert parse("landscape:muller-brown") == Measure(MullerBrown())
+
+
+def test_a_loaded_configuration_gives_the_defaults():
+    loaded = Measure(Channel(Power(7.0), 5), LabelNoise(2.0))
+    assert parse(default=loaded) == loaded
+    assert parse("--noise.strength", "3", default=loaded) == Measure(loaded.landscape, LabelNoise(3.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nonsense", "1"], "entropic simulate measure: Unrecognized options: --nonsense"),
+        (["--starts", "a"], "entropic simulate measure: Error parsing --starts.*'a'"),
+        (["--scheme", "third"], "'third' for argument '--scheme'. Expected one of"),
+        (["landscape:hill"], "landscape: expected one of channel, muller-brown, found 'hill'"),
+        (["nouns:hill"], "unknown choice nouns .expected one of: landscape, landscape.stiffness, noise"),
+        (["--noise.temperature", "-1"], "temperature: expected a non-negative number, found -1.0"),
+    ],
+)
+def test_a_mistake_is_one_line_naming_the_option(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        parse(*arguments)
+    assert "\n" not in str(caught.value)
+    assert not set("│╭╰") & set(str(caught.value))
+
+
+def test_help_shows_the_options_of_every_noun(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse("--help")
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for part in ("--landscape.stiffness.height", "--noise.temperature", "--starts", "Where walkers are released"):
+        assert part in shown
+
+
+def test_config_is_taken_out_of_the_arguments():
+    assert options.split_config(["--a", "1"]) == (None, ["--a", "1"])
+    path, rest = options.split_config(["--config", "x.nc", "--a", "1"])
+    assert (str(path), rest) == ("x.nc", ["--a", "1"])
+    assert str(options.split_config(["--config=x.nc"])[0]) == "x.nc"
+    with pytest.raises(UserError, match="--config: expected a JSON or netCDF file, found nothing"):
+        options.split_config(["--config"])
