@@ -2,7 +2,7 @@
 
 `Objective` wraps any `nn.Module` with a loss and data into L(theta) of a flat parameter vector theta (D,). Under
 batch-statistics BatchNorm the output for one image depends on the others in its batch, so the function is defined by
-the *group size* G: data are normalised in groups of G, and
+the *group size* G: data are normalised in groups of G ("ghost batches", Hoffer, Hubara & Soudry, NeurIPS 2017), and
 
     L_G(theta) = E over groups of G samples [ loss of the group, normalised by its own statistics ].
 
@@ -13,32 +13,46 @@ normalisation (or `mode="evaluation"`), the group size plays no role. Buffers ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from entropy_sim.errors import UserError, require
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 NormalizationMode = Literal["batch", "evaluation"]
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+class Evaluation(NamedTuple):
+    """Mean loss and fraction of wrong answers (nan for targets that are not class numbers)."""
+
+    loss: float
+    error: float
 
 
-def has_batch_norm(module: nn.Module) -> bool:
-    """Whether any layer of `module` normalises by batch statistics."""
-    return any(isinstance(m, _BATCH_NORMS) for m in module.modules())
+def generator(*key: int) -> torch.Generator:
+    """A CPU generator for one stream of random numbers; different keys (seed, purpose, …) give independent streams."""
+    state = np.random.SeedSequence(key).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))
+
+
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """The layers of `module` that normalise by batch statistics, in the order of `module.modules()`."""
+    return [m for m in module.modules() if isinstance(m, _BatchNorm)]
 
 
 class Objective:
     """Mean loss of `module` on `(inputs, targets)` as a function of its flat parameters theta, shape (D,).
 
-    module: taken over (its parameters become views into one flat vector). loss(outputs, targets) is the mean over the
-    samples it is given. inputs: (N, ...), targets: (N, ...), on one device. group_size: samples that are normalised
-    together in `mode="batch"`; None means no grouping (whole batches), right for networks without BatchNorm.
-    In `mode="batch"` running statistics are switched off; in "evaluation" mode they are used as they are.
+    module: taken over (its parameters become views into one flat vector; do not move or cast it afterwards).
+    loss(outputs, targets) is the mean over the samples it is given. inputs: (N, ...), targets: (N, ...), on one device.
+    group_size: samples normalised together in `mode="batch"`; None means whole batches, right for networks without
+    BatchNorm. In "batch" mode running statistics are dropped; in "evaluation" mode they are used as they are (see
+    `copy_statistics`). Everything else, dropout included, runs as at inference: L is a deterministic function.
 
     Raises UserError if a group would not fit into the data.
     """
@@ -53,35 +67,36 @@ class Objective:
         group_size: int | None = None,
         mode: NormalizationMode = "batch",
     ) -> None:
-        require(len(inputs) == len(targets) and len(inputs) > 0, "data", "as many inputs as targets", len(inputs))
+        require(len(inputs) > 0, "data", "at least one sample", len(inputs))
+        require(len(inputs) == len(targets), "data", f"{len(inputs)} targets, one for each input", len(targets))
+        require(mode in ("batch", "evaluation"), "normalization_mode", "batch or evaluation", mode)
         self.module, self.loss, self.mode = module, loss, mode
         self.inputs, self.targets = inputs, targets
-        self.batch_norm = has_batch_norm(module)
-        self.group_size = group_size if self.batch_norm and mode == "batch" else None
+        self._prepare_normalization()
+        self.group_size = group_size if batch_norms(module) and mode == "batch" else None
         if self.group_size is not None:
             require(1 < self.group_size <= len(inputs), "group_size", f"2…{len(inputs)}", self.group_size)
-        self._freeze_normalization()
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self.names = [name for name, _ in named]
+        self.parameters = [p for _, p in named]
         self.shapes = [p.shape for p in self.parameters]
         self.sizes = [p.numel() for p in self.parameters]
         self.dimension = sum(self.sizes)
-        reference = self.parameters[0]
-        self.device, self.dtype = reference.device, reference.dtype
+        self.device, self.dtype = self.parameters[0].device, self.parameters[0].dtype
         self._theta = torch.cat([p.detach().reshape(-1) for p in self.parameters])
         self._gradient = torch.zeros_like(self._theta)
-        for p, value, gradient in zip(
-            self.parameters, self.unflatten(self._theta), self.unflatten(self._gradient), strict=True
-        ):
+        views = zip(self.parameters, self.unflatten(self._theta), self.unflatten(self._gradient), strict=True)
+        for p, value, gradient in views:
             p.data = value
             p.grad = gradient
 
-    def _freeze_normalization(self) -> None:
-        self.module.train(self.mode == "batch")
+    def _prepare_normalization(self) -> None:
+        self.module.eval()
         if self.mode == "batch":
-            for m in self.module.modules():
-                if isinstance(m, _BATCH_NORMS):
-                    m.track_running_stats = False
-                    m.running_mean = m.running_var = m.num_batches_tracked = None
+            for m in batch_norms(self.module):
+                m.train()
+                m.track_running_stats = False
+                m.running_mean = m.running_var = m.num_batches_tracked = None
 
     # --- parameters -------------------------------------------------------------------------------------------------
 
@@ -90,15 +105,20 @@ class Objective:
         return self._theta.clone()
 
     def load(self, theta: Tensor) -> None:
-        """Put `theta` (D,) into the module."""
+        """Put `theta` (D,) into the module. A graph built before at another theta is no longer valid."""
         self._theta.copy_(theta)
 
     def unflatten(self, vector: Tensor) -> list[Tensor]:
-        """Views of a flat vector (D,) in the shapes of the parameters, in the order of `module.parameters()`."""
+        """Views of a flat vector (D,) in the shapes of the parameters, in the order of `names`."""
         pieces = torch.split(vector, self.sizes)
         return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
-    # --- evaluation -------------------------------------------------------------------------------------------------
+    def blocks(self) -> dict[str, slice]:
+        """Where each named parameter lies in theta."""
+        ends = np.cumsum([0, *self.sizes])
+        return {name: slice(int(a), int(b)) for name, a, b in zip(self.names, ends[:-1], ends[1:], strict=True)}
+
+    # --- batches ----------------------------------------------------------------------------------------------------
 
     @property
     def size(self) -> int:
@@ -111,12 +131,30 @@ class Objective:
         usable = self.size if self.group_size is None else self.size - self.size % self.group_size
         return torch.arange(usable, device=self.device)
 
+    def draw(self, batch_size: int, generator: torch.Generator) -> Tensor:
+        """Indices of an independent batch: without replacement within the batch, fresh at every call.
+
+        (Epoch-wise reshuffling would anticorrelate the noise of successive steps and bias the mean force.)
+        """
+        return torch.randperm(self.size, generator=generator)[:batch_size].to(self.device)
+
+    def chunks(self, indices: Tensor, chunk: int = 512) -> Iterator[tuple[Tensor, float]]:
+        """Parts of `indices` of about `chunk` samples (whole groups), each with its share of the total."""
+        step = chunk if self.group_size is None else max(1, chunk // self.group_size) * self.group_size
+        for part in torch.split(indices, step):
+            yield part, len(part) / len(indices)
+
+    # --- evaluation -------------------------------------------------------------------------------------------------
+
     def forward(self, inputs: Tensor) -> Tensor:
-        """Outputs of the module at the loaded parameters, normalised in groups."""
+        """Outputs of the module at the loaded parameters, normalised in groups of consecutive samples.
+
+        Raises UserError unless `inputs` are whole groups.
+        """
         group = self.group_size
         if group is None or len(inputs) == group:
             return self.module(inputs)
-        if len(inputs) % group:
+        if len(inputs) == 0 or len(inputs) % group:
             raise UserError(f"batch_size: expected a multiple of the group size {group}, found {len(inputs)}")
         grouped = inputs.view(-1, group, *inputs.shape[1:])
         # vmap folds the groups into the batch for convolutions and keeps them apart for the normalisation.
@@ -132,8 +170,7 @@ class Objective:
         self, theta: Tensor, indices: Tensor, targets: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Loss (scalar) and gradient (D,) of a batch at `theta`. The gradient is overwritten by the next call."""
-        if theta is not self._theta:
-            self._theta.copy_(theta)
+        self._theta.copy_(theta)
         self._gradient.zero_()
         loss = self.loss_at(indices, targets)
         loss.backward()
@@ -141,19 +178,50 @@ class Objective:
 
     def full_value_and_gradient(self, theta: Tensor, chunk: int = 512) -> tuple[Tensor, Tensor]:
         """Loss and gradient (D,) of the full batch at `theta`, in chunks of about `chunk` samples."""
-        indices = self.full_batch()
-        step = chunk if self.group_size is None else max(1, chunk // self.group_size) * self.group_size
         total, gradient = torch.zeros((), device=self.device, dtype=self.dtype), torch.zeros_like(self._theta)
-        for part in torch.split(indices, step):
+        for part, share in self.chunks(self.full_batch(), chunk):
             value, part_gradient = self.value_and_gradient(theta, part)
-            weight = len(part) / len(indices)
-            total += weight * value
-            gradient.add_(part_gradient, alpha=weight)
+            total += share * value
+            gradient.add_(part_gradient, alpha=share)
         return total, gradient
 
-    def draw(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        """Indices of an independent batch: without replacement within the batch, fresh at every call.
+    @torch.no_grad()
+    def evaluate(self, theta: Tensor) -> Evaluation:
+        """Loss and error of the full batch at `theta` (D,)."""
+        self._theta.copy_(theta)
+        loss = error = 0.0
+        for part, share in self.chunks(self.full_batch()):
+            outputs, targets = self.forward(self.inputs[part]), self.targets[part]
+            loss += share * float(self.loss(outputs, targets))
+            wrong = torch.nan if targets.is_floating_point() else (outputs.argmax(-1) != targets).double().mean()
+            error += share * float(wrong)
+        return Evaluation(loss, error)
 
-        (Epoch-wise reshuffling would anticorrelate the noise of successive steps and bias the mean force.)
+    @torch.no_grad()
+    def copy_statistics(self, training: Objective, theta: Tensor) -> None:
+        """Set the running statistics of this "evaluation"-mode objective from a "batch"-mode one at `theta`.
+
+        Mean and variance of each BatchNorm's input over the full batch of `training`, the layers before normalised in
+        groups as in training.
         """
-        return torch.randperm(self.size, generator=generator)[:batch_size].to(self.device)
+        layers, sources = batch_norms(self.module), batch_norms(training.module)
+        moments = {m: torch.zeros(2, m.num_features, dtype=torch.float64, device=self.device) for m in sources}
+
+        def observe(layer: _BatchNorm, arguments: tuple[Tensor, ...]) -> None:
+            values = arguments[0].double().transpose(0, 1).flatten(1)
+            moments[layer] += torch.stack([values.mean(1), values.square().mean(1)])
+
+        training.load(theta)
+        groups = torch.split(training.full_batch(), training.group_size or training.size)
+        handles = [m.register_forward_pre_hook(observe) for m in sources]
+        try:
+            for part in groups:
+                training.module(training.inputs[part])
+        finally:
+            for handle in handles:
+                handle.remove()
+        for layer, source in zip(layers, sources, strict=True):
+            mean, square = moments[source] / len(groups)
+            if layer.running_mean is not None and layer.running_var is not None:
+                layer.running_mean.copy_(mean)
+                layer.running_var.copy_(square - mean.square())
