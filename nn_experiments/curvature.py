@@ -1,0 +1,329 @@
+"""Curvature of an `Objective` at one point: Hessian-vector products, traces, extreme eigenvalues.
+
+Everything is matrix-free. Conventions: H is the Hessian of the loss of the full batch (or of one declared subset of
+it), t a unit tangent, Q = 1 − t tᵀ. Random probes are drawn once and shared by all points of a path, so that the
+curvature of two points is compared with the same random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from entropy_sim.errors import require
+from nn_experiments.objective import Objective
+
+
+class Estimate(NamedTuple):
+    """A mean and its standard error."""
+
+    value: float
+    stderr: float
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Switch TensorFloat-32 off for matrix products and convolutions: its 10-bit mantissa ruins curvature."""
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [b.allow_tf32 for b in backends]
+    try:
+        for b in backends:
+            b.allow_tf32 = False
+        yield
+    finally:
+        for b, value in zip(backends, before, strict=True):
+            b.allow_tf32 = value
+
+
+def subset(objective: Objective, samples: int | None) -> Tensor:
+    """Indices of the first `samples` samples (rounded down to whole groups; None: all) of the full batch.
+
+    The data are in one fixed random order, so this is a random subset, the same at every point.
+    """
+    indices = objective.full_batch()
+    if samples is None or samples >= len(indices):
+        return indices
+    group = objective.group_size or 1
+    require(samples >= group, "samples", f"at least one group of {group}", samples)
+    return indices[: samples - samples % group]
+
+
+class HessianOperator:
+    """v → H v at `theta` (D,), by reverse-over-reverse differentiation, H averaged over the samples `indices`.
+
+    The graph of the gradient is kept for up to `kept` samples and used again by every product (Pearlmutter, Neural
+    Computation 6, 1994; a product then costs about 1.4 gradients); samples beyond them are differentiated anew at each
+    call, in chunks of about `chunk`, so memory stays bounded.
+
+    `gradient` (D,) and `loss` are those of the same samples.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        theta: Tensor,
+        indices: Tensor | None = None,
+        *,
+        chunk: int = 512,
+        kept: int = 2048,
+    ) -> None:
+        self.objective, self.theta = objective, theta.detach().clone()
+        indices = objective.full_batch() if indices is None else indices
+        self._parts = list(objective.chunks(indices, chunk))
+        self._graphs: list[Sequence[Tensor]] = []
+        self.gradient = torch.zeros_like(self.theta)
+        self.loss = 0.0
+        objective.load(self.theta)
+        seen = 0
+        for part, share in self._parts:
+            seen += len(part)
+            loss, gradients = self._differentiate(part, share, create_graph=seen <= kept)
+            if seen <= kept:
+                self._graphs.append(gradients)
+            self.loss += loss
+            self.gradient += self._flatten(gradients)
+
+    def _differentiate(self, part: Tensor, share: float, create_graph: bool = True) -> tuple[float, Sequence[Tensor]]:
+        loss = share * self.objective.loss_at(part)
+        return float(loss.detach()), torch.autograd.grad(loss, self.objective.parameters, create_graph=create_graph)
+
+    def _flatten(self, pieces: Sequence[Tensor]) -> Tensor:
+        return torch.cat([p.detach().reshape(-1) for p in pieces])
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """H v for one vector (D,) or each row of (K, D)."""
+        rows = vectors if vectors.ndim == 2 else vectors[None]
+        # The graphs hold references to the module's parameters, which others may have moved since.
+        self.objective.load(self.theta)
+        products = torch.zeros_like(rows)
+        for i, (part, share) in enumerate(self._parts):
+            gradients = self._graphs[i] if i < len(self._graphs) else self._differentiate(part, share)[1]
+            for k, row in enumerate(rows):
+                products[k] += self._flatten(
+                    torch.autograd.grad(
+                        gradients, self.objective.parameters, self.objective.unflatten(row), retain_graph=True
+                    )
+                )
+        return products if vectors.ndim == 2 else products[0]
+
+
+def rademacher(count: int, dimension: int, generator: torch.Generator, like: Tensor) -> Tensor:
+    """`count` probes of independent signs ±1, (count, dimension), of the type and on the device of `like`."""
+    signs = torch.randint(0, 2, (count, dimension), generator=generator, dtype=torch.int8)
+    return (2 * signs - 1).to(like)
+
+
+# --- extreme eigenvalues --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Ritz approximation of the ends of a spectrum, from m Lanczos steps.
+
+    eigenvalues (k,), largest first, their unit vectors eigenvectors (k, D) and residuals ‖H v − λ v‖ (k,);
+    min_eigenvalue and min_residual likewise. An eigenvalue of H lies within each residual of its Ritz value.
+    basis (n, D): orthonormal Lanczos vectors, n = m + 1 (m at an invariant subspace); coefficients (n, m):
+    H basis[:m]ᵀ = basisᵀ coefficients.
+    """
+
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+    residuals: Tensor
+    min_eigenvalue: float
+    min_residual: float
+    basis: Tensor
+    coefficients: Tensor
+
+
+def lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, steps: int, top: int) -> Spectrum:
+    """Ends of the spectrum of a symmetric `operator` on (D,) by Lanczos with full reorthogonalisation.
+
+    Unlike power iteration, which finds the eigenvalue of largest modulus, it gives λ_max and λ_min with their signs.
+    Reference: Golub & Van Loan, Matrix Computations, 4th ed., ch. 10.
+
+    Raises UserError unless 1 <= top <= steps <= D.
+    """
+    dimension = start.numel()
+    require(1 <= steps <= dimension, "lanczos_steps", f"1…{dimension}", steps)
+    require(1 <= top <= steps, "eigenvalues", f"1…{steps}", top)
+    basis = start.new_zeros(steps + 1, dimension)
+    coefficients = torch.zeros(steps + 1, steps, dtype=torch.float64)
+    basis[0] = start / start.norm()
+    done, size = steps, steps + 1
+    for j in range(steps):
+        image = operator(basis[j])
+        scale = float(image.norm())
+        for _ in range(2):  # once more removes what rounding left of the first pass
+            overlap = basis[: j + 1] @ image
+            image = image - overlap @ basis[: j + 1]
+            coefficients[: j + 1, j] += overlap.double().cpu()
+        norm = float(image.norm())
+        if norm <= 10 * torch.finfo(start.dtype).eps * max(scale, 1e-30) or j + 1 == dimension:
+            done, size = j + 1, j + 1
+            break
+        coefficients[j + 1, j] = norm
+        basis[j + 1] = image / norm
+    basis, coefficients = basis[:size], coefficients[:size, :done]
+    square = coefficients[:done]
+    values, vectors = torch.linalg.eigh((square + square.T) / 2)
+    beta = float(coefficients[done, done - 1]) if size > done else 0.0
+    residuals = beta * vectors[-1].abs()
+    count = min(top, done)
+    leading = vectors[:, -count:].flip(1)
+    return Spectrum(
+        eigenvalues=values[-count:].flip(0),
+        eigenvectors=leading.T.to(basis) @ basis[:done],
+        residuals=residuals[-count:].flip(0),
+        min_eigenvalue=float(values[0]),
+        min_residual=float(residuals[0]),
+        basis=basis,
+        coefficients=coefficients,
+    )
+
+
+# --- traces ---------------------------------------------------------------------------------------------------------
+
+
+class Traces(NamedTuple):
+    """Tr H; Tr(Q H), transverse to the tangent; Σ_l ‖w_l‖² Tr H_ll over the scale-invariant blocks."""
+
+    trace: Estimate
+    transverse: Estimate
+    normalized: Estimate
+
+
+def block_norms(objective: Objective, theta: Tensor, names: Sequence[str]) -> Tensor:
+    """Diagonal (D,) that holds ‖w_l‖² on every entry of each named parameter w_l and 0 elsewhere.
+
+    Raises UserError for a name that is not one of the module's parameters.
+    """
+    blocks = objective.blocks()
+    unknown = sorted(set(names) - set(blocks))
+    require(not unknown, "scale_invariant", f"names among {', '.join(blocks)}", ", ".join(unknown))
+    diagonal = torch.zeros_like(theta)
+    for name in names:
+        diagonal[blocks[name]] = theta[blocks[name]].square().sum()
+    return diagonal
+
+
+def traces(
+    operator: Callable[[Tensor], Tensor],
+    probes: Tensor,
+    *,
+    tangent: Tensor | None = None,
+    norms: Tensor | None = None,
+    spectrum: Spectrum | None = None,
+) -> Traces:
+    """Hutchinson estimates from a fixed budget of probes (K, D), E z zᵀ = 1: E zᵀ S H z = Tr(S H), S = 1 or `norms`.
+
+    With a `spectrum` (found from a start vector independent of the probes) its m Lanczos directions V are traced
+    exactly and only the rest is sampled, Tr(S H) = Tr(S H P) + E zᵀ S H (1 − P) z, P = V Vᵀ: without the few large
+    eigenvalues the variance, 2 Σ_{i≠j} H_ij² per Rademacher probe, is far smaller, and the estimate stays unbiased.
+    Tr(Q H) = Tr H − tᵀ H t takes the tangent out exactly, at the price of one more product. Standard errors are those
+    of the mean over probes (NaN for one probe). Absent `tangent` or `norms` give NaN.
+    References: Hutchinson, Commun. Stat. Simul. 18 (1989); Meyer, Musco, Musco & Woodruff, Hutch++ (2021).
+    """
+    sampled, known, known_normalized = probes, 0.0, 0.0
+    if spectrum is not None:
+        done = spectrum.coefficients.shape[1]
+        lead = spectrum.basis[:done]
+        sampled = probes - (probes @ lead.T) @ lead
+        known = float(spectrum.coefficients[:done].diagonal().sum())
+        if norms is not None:
+            gram = ((spectrum.basis * norms) @ lead.T).double().cpu()
+            known_normalized = float((gram * spectrum.coefficients).sum())
+    products = operator(sampled if tangent is None else torch.cat([sampled, tangent[None]]))
+    images = products[: len(probes)].double()
+    trace = _mean((probes.double() * images).sum(-1) + known)
+    along = math.nan if tangent is None else float(tangent.double() @ products[-1].double())
+    normalized = Estimate(math.nan, math.nan)
+    if norms is not None:
+        normalized = _mean((probes.double() * norms.double() * images).sum(-1) + known_normalized)
+    return Traces(trace, Estimate(trace.value - along, trace.stderr), normalized)
+
+
+def trace_slope(
+    objective: Objective,
+    theta: Tensor,
+    tangent: Tensor,
+    probes: Tensor,
+    step: float,
+    indices: Tensor | None = None,
+    *,
+    chunk: int = 512,
+) -> Estimate:
+    """Tr(Q ∂_t H), ∂_t H ≈ [H(θ + ε t) − H(θ − ε t)] / 2ε with ε = `step`: the directional derivative along t.
+
+    Both sides see the same probes (K, D), and tᵀ ∂_t H t is subtracted exactly; the error of the difference is O(ε²).
+    A finite ε on purpose: with ReLU the Hessian jumps where a unit switches, a third derivative misses the jumps.
+    """
+    require(step > 0, "slope_step", "a positive number", step)
+    vectors = torch.cat([probes, tangent[None]])
+    forms = []
+    for sign in (1.0, -1.0):
+        products = HessianOperator(objective, theta + sign * step * tangent, indices, chunk=chunk)(vectors)
+        forms.append((vectors.double() * products.double()).sum(-1))
+    slopes = (forms[0] - forms[1]) / (2 * step)
+    mean = _mean(slopes[:-1])
+    return Estimate(mean.value - float(slopes[-1]), mean.stderr)
+
+
+def _mean(samples: Tensor) -> Estimate:
+    number = len(samples)
+    stderr = float(samples.std()) / math.sqrt(number) if number > 1 else math.nan
+    return Estimate(float(samples.mean()), stderr)
+
+
+# --- gradient noise -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GradientNoise:
+    """Covariance C of the minibatch gradient: Tr C, Tr(Q C), and v_iᵀ C v_i of the given vectors with its error."""
+
+    trace: Estimate
+    transverse: Estimate
+    eigenvalues: Tensor
+    eigenvalue_stderrs: Tensor
+
+
+def gradient_noise(gradients: Iterator[Tensor], centre: Tensor, tangent: Tensor, vectors: Tensor) -> GradientNoise:
+    """Unbiased covariance of independent minibatch gradients (each (D,)), in one pass and O(D) memory.
+
+    C = Σ_b (g_b − ḡ)(g_b − ḡ)ᵀ / (n − 1), of the sampling scheme the gradients were drawn by: batches of B of N
+    samples without replacement have the factor (N − B)/(N − 1). `centre` (D,), near the mean, keeps the sums accurate;
+    `vectors` (k, D) are unit vectors. Standard errors to leading order in 1/n.
+
+    Raises UserError for fewer than two batches.
+    """
+    total = torch.zeros_like(centre, dtype=torch.float64)
+    squares, along, projections = [], [], []
+    for gradient in gradients:
+        shift = gradient - centre
+        total += shift
+        squares.append(float(shift.square().sum()))
+        along.append(float(shift @ tangent))
+        projections.append((vectors @ shift).double().cpu())
+    number = len(squares)
+    require(number >= 2, "noise_batches", "at least 2", number)
+    square, tangential = torch.tensor(squares).double(), torch.tensor(along).double()
+    drift = float((total / number).square().sum())
+    trace = _centred(square, drift)
+    transverse = _centred(square - tangential.square(), drift - float(tangential.mean()) ** 2)
+    projected = torch.stack(projections)
+    centred = (projected - projected.mean(0)).square()
+    return GradientNoise(
+        trace, transverse, centred.sum(0) / (number - 1), centred.std(0) * (math.sqrt(number) / (number - 1))
+    )
+
+
+def _centred(squares: Tensor, mean_square: float) -> Estimate:
+    number = len(squares)
+    value = float(squares.mean()) - mean_square
+    return Estimate(value * number / (number - 1), float(squares.std()) * math.sqrt(number) / (number - 1))

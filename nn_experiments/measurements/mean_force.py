@@ -1,0 +1,237 @@
+"""Mean force: SGD held on the hyperplane through a path point normal to the path; minus the mean gradient along it.
+
+This is thermodynamic integration (the blue-moon ensemble of chemical physics) with the noise of real minibatches.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+from torch import Tensor
+
+from entropy_sim import path_geometry, schema, statistics
+from entropy_sim.errors import require
+from nn_experiments.dynamics import check_step, full_batch_trajectory, sgd
+from nn_experiments.experiment import AnyExperiment
+from nn_experiments.measurements._frames import Frame, frames
+from nn_experiments.noise import Minibatch
+from nn_experiments.objective import generator
+from nn_experiments.workers import Workers
+
+#: A replica this many times ‖γ‖ away from its path point has diverged, finite or not.
+DIVERGED_DISTANCE = 10.0
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MeanForce:
+    """Constrained heavy-ball SGD at each of `positions` (s, increasing), `replicas` runs each.
+
+    Times are t = η·steps/(1 − β): `burn_in`, then `windows` windows of length `window`, averaged one by one. The update
+    contains the weight decay, the recorded force, −⟨t·∇L⟩ of the loss, does not. `control`: one noise-free run beside
+    them over the same time: the full batch, in the objective's groups, by gradient flow in steps of `control_step`
+    (Runge–Kutta–Chebyshev, stages chosen from the curvature), or with None by SGD's own η and β.
+    """
+
+    positions: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    replicas: int = 2
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    noise: Minibatch = field(default_factory=Minibatch)
+    burn_in: float = 10.0
+    window: float = 10.0
+    windows: int = 3
+    control: bool = True
+    control_step: float | None = 2.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        s = np.asarray(self.positions, dtype=np.float64)
+        ordered = s.size > 0 and bool(np.all((s >= 0) & (s <= 1))) and bool(np.all(np.diff(s) > 0))
+        require(ordered, "mean_force.positions", "increasing numbers in 0…1", self.positions)
+        require(self.replicas >= 2, "mean_force.replicas", "at least 2", self.replicas)
+        check_step(self.learning_rate, self.momentum, self.weight_decay)
+        require(0 <= self.burn_in < math.inf, "mean_force.burn_in", "a number >= 0", self.burn_in)
+        require(self.windows >= 1, "mean_force.windows", "a number >= 1", self.windows)
+        least = 8 * self.time_step
+        require(
+            least <= self.window < math.inf,
+            "mean_force.window",
+            f"at least 8 steps (a time of {least:g}), for a standard error",
+            self.window,
+        )
+        require(
+            self.control_step is None or 0 < self.control_step <= self.window / 2,
+            "mean_force.control_step",
+            f"a number in 0…{self.window / 2:g} (half a window)",
+            self.control_step,
+        )
+        require(self.seed >= 0, "mean_force.seed", "a number >= 0", self.seed)
+
+    @property
+    def time_step(self) -> float:
+        """Time per step of SGD, η/(1 − β)."""
+        return self.learning_rate / (1 - self.momentum)
+
+    def run(
+        self, experiment: AnyExperiment, points: Tensor, workers: Workers | None = None, device: str = "cpu"
+    ) -> xr.Dataset:
+        """The group `mean_force` on the path `points` (P, D).
+
+        `mean_force_stderr` is that of the average within one window, from block averages. A replica that diverges is
+        flagged and NaN from that window on. Every replica draws its own random numbers from (seed, position, replica),
+        so results do not depend on the processes. Raises UserError if the batch size does not fit the data.
+        """
+        objective = experiment.objective()
+        self.noise.check(objective)
+        kinds = range(self.replicas + self.control)  # the last one is the control
+        units = [
+            (self, experiment, frame, i, r, device)
+            for i, frame in enumerate(frames(points, self.positions))
+            for r in kinds
+        ]
+        # The controls take longest: first, so that no process idles at the end.
+        order = sorted(range(len(units)), key=lambda u: units[u][4] != self.replicas)
+        found = (workers or Workers(1)).map(_run_unit, [units[u] for u in order], "mean force")
+        results: list[Any] = [None] * len(units)
+        for u, result in zip(order, found, strict=True):
+            results[u] = result
+        rows = [results[i * len(kinds) : (i + 1) * len(kinds)] for i in range(len(self.positions))]
+        return schema.make("mean_force", self._variables(rows), self._attributes(objective, points))
+
+    def _variables(self, rows: list[list[_Windows]]) -> dict[str, tuple[Any, ...]]:
+        noisy = [row[: self.replicas] for row in rows]
+
+        def stacked(name: str) -> Floats:
+            return np.array([[getattr(result, name) for result in row] for row in noisy])
+
+        windows = ("s", "replica", "time_window")
+        variables: dict[str, tuple[Any, ...]] = {
+            "s": (("s",), np.array(self.positions, dtype=np.float64)),
+            "replica": (("replica",), np.arange(self.replicas)),
+            "time_window": (("time_window",), self.burn_in + (np.arange(self.windows) + 0.5) * self.window),
+            "mean_force": (windows, stacked("force")),
+            "mean_force_stderr": (windows, stacked("force_stderr")),
+            "mean_force_curved": (windows, stacked("curved")),
+            "mean_force_curved_stderr": (windows, stacked("curved_stderr")),
+            "transverse_loss": (windows, stacked("loss")),
+            "distance": (windows, stacked("distance")),
+            "diverged": (("s", "replica"), stacked("diverged").astype(np.int8)),
+        }
+        times, sizes = stacked("autocorrelation_time"), stacked("effective_sample_size")
+        kept = np.isfinite(times)
+        mean = np.where(kept, times, 0).sum(1) / np.maximum(kept.sum(1), 1)
+        variables["position_autocorrelation_time"] = (("s",), np.where(kept.any(1), mean, np.nan))
+        variables["effective_sample_size"] = (("s",), np.where(kept, sizes, 0).sum(1))
+        if self.momentum == 0 and self.weight_decay == 0:
+            variables["heating_left"] = (("s", "replica"), stacked("heating_left"))
+            variables["heating_right"] = (("s", "replica"), stacked("heating_right"))
+        if self.control:
+            control = np.array([[row[-1].force] for row in rows])
+            variables["mean_force_control"] = (("s", "control_replica", "time_window"), control)
+        return variables
+
+    def _attributes(self, objective: Any, points: Tensor) -> dict[str, Any]:
+        flow = self.control_step is not None
+        return {
+            "normalization_mode": objective.mode,
+            "group_size": objective.group_size or 0,
+            "batch_size": self.noise.batch_size,
+            "learning_rate": self.learning_rate,
+            "momentum": self.momentum,
+            "weight_decay": self.weight_decay,
+            "arc_length": float(path_geometry.arc_length(points)[-1]),
+            "control": "none"
+            if not self.control
+            else f"full batch of {len(objective.full_batch())} samples, "
+            + (f"gradient flow in time steps of {self.control_step:g}" if flow else "SGD's own steps"),
+        }
+
+
+class _Windows(NamedTuple):
+    """What one run leaves: averages of each window (windows,), and of all windows together."""
+
+    force: Floats
+    force_stderr: Floats
+    curved: Floats
+    curved_stderr: Floats
+    loss: Floats
+    distance: Floats
+    heating_left: float
+    heating_right: float
+    autocorrelation_time: float
+    effective_sample_size: float
+    diverged: bool
+
+
+def _run_unit(unit: tuple[MeanForce, AnyExperiment, Frame, int, int, str]) -> _Windows:
+    config, experiment, frame, position, replica, device = unit
+    objective = experiment.objective(device=device)
+    point, tangent, bend = (torch.as_tensor(a).to(objective.device, objective.dtype) for a in frame)
+    theta = point.clone()
+    options: dict[str, Any] = {
+        "learning_rate": config.learning_rate,
+        "momentum": config.momentum,
+        "weight_decay": config.weight_decay,
+        "tangent": tangent,
+    }
+    if replica < config.replicas:
+        draws, noise, dt = generator(config.seed, position, replica), config.noise, config.time_step
+        trajectory = sgd(lambda at: noise.gradient(objective, at, draws), theta, **options)
+    else:
+        dt = config.time_step if config.control_step is None else config.control_step
+        trajectory = full_batch_trajectory(objective, theta, flow_step=config.control_step, **options)
+    skip, size = round(config.burn_in / dt), max(1, round(config.window / dt))
+    limit = DIVERGED_DISTANCE * max(float(point.norm()), 1.0)
+    rows = []
+    for theta, loss, gradient in islice(trajectory, skip + size * config.windows):
+        offset = theta - point
+        along, square, distance = tangent @ gradient, gradient @ gradient, offset.norm()
+        rows.append(torch.stack([loss, -along, bend @ offset, offset @ gradient, square - along**2, distance]))
+        if len(rows) % 50 == 0 and not float(distance) < limit:
+            break
+    series = np.full((skip + size * config.windows, 6), np.nan)
+    series[: len(rows)] = torch.stack(rows).double().cpu().numpy()
+    return _summarise(series, skip, size, dt, config.learning_rate, limit)
+
+
+def _summarise(series: Floats, skip: int, size: int, dt: float, learning_rate: float, limit: float) -> _Windows:
+    lost = ~(np.isfinite(series).all(1) & (series[:, 5] < limit))
+    if lost.any():
+        series[lost.argmax() :] = np.nan
+    kept = series[skip:].reshape(-1, size, 6)
+    loss, force, bend, left, right, distance = np.moveaxis(kept, -1, 0)
+    averages = [_block_average(x) for x in (force, force * (1 - bend))]
+    whole = np.isfinite(force).all(1)
+    times = [float(statistics.autocorrelation_time(x)) for x in force[whole]] if size >= 8 else []
+    time = float(np.mean(times)) if times else math.nan
+    return _Windows(
+        force=averages[0][0],
+        force_stderr=averages[0][1],
+        curved=averages[1][0],
+        curved_stderr=averages[1][1],
+        loss=loss.mean(1),
+        distance=distance.mean(1),
+        heating_left=float(2 * left.mean()),
+        heating_right=float(learning_rate * right.mean()),
+        autocorrelation_time=time * dt,
+        effective_sample_size=float(whole.sum()) * size / time,
+        diverged=bool(lost.any()),
+    )
+
+
+def _block_average(series: Floats) -> tuple[Floats, Floats]:
+    """Mean and standard error of each row (windows, samples)."""
+    if series.shape[1] < statistics.MINIMUM_BLOCKS:
+        return series.mean(1), np.full(len(series), np.nan)
+    average = statistics.block_average(series)
+    return average.mean, average.stderr

@@ -1,0 +1,184 @@
+"""Profile: loss, errors, curvature and gradient noise at each point of one or more paths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from entropy_sim import path_geometry, schema
+from entropy_sim.errors import require
+from nn_experiments import curvature
+from nn_experiments.experiment import AnyExperiment, evaluate
+from nn_experiments.measurements._frames import Frame, frames
+from nn_experiments.noise import Minibatch
+from nn_experiments.objective import generator
+from nn_experiments.workers import Workers
+
+_PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Budgets of the profile, the same at every point; all points and paths share probes and batches.
+
+    points: number of equally spaced s. probes: Rademacher probes of each trace. eigenvalues: how many of the largest,
+    from `lanczos_steps` steps. curvature_samples: size of the fixed subset (whole groups) whose Hessian is taken; None
+    means the full batch. slope_step: ε of the central difference Tr(Q ∂_t H), as a fraction of the path's length.
+    noise_batches: independent minibatches for the covariance of the gradient under `noise`. weight_decay: the
+    training's λ, which enters only `weight_decay_penalty`, λ‖θ‖²/2.
+    """
+
+    points: int = 13
+    probes: int = 8
+    eigenvalues: int = 5
+    lanczos_steps: int = 16
+    curvature_samples: int | None = 512
+    slope_step: float = 0.01
+    noise: Minibatch = field(default_factory=Minibatch)
+    noise_batches: int = 64
+    weight_decay: float = 0.0
+    precision: Literal["float32", "float64"] = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.points >= 2, "profile.points", "at least 2", self.points)
+        require(self.probes >= 2, "profile.probes", "at least 2 (for a standard error)", self.probes)
+        require(self.eigenvalues >= 1, "profile.eigenvalues", "a number >= 1", self.eigenvalues)
+        require(
+            self.lanczos_steps >= self.eigenvalues,
+            "profile.lanczos_steps",
+            f"at least {self.eigenvalues}, the number of eigenvalues",
+            self.lanczos_steps,
+        )
+        require(
+            self.curvature_samples is None or self.curvature_samples >= 1,
+            "profile.curvature_samples",
+            "a number >= 1",
+            self.curvature_samples,
+        )
+        require(0 < self.slope_step < 1, "profile.slope_step", "a number in 0…1", self.slope_step)
+        require(self.noise_batches >= 2, "profile.noise_batches", "at least 2", self.noise_batches)
+        require(0 <= self.weight_decay < math.inf, "profile.weight_decay", "a number >= 0", self.weight_decay)
+        require(self.precision in _PRECISIONS, "profile.precision", " or ".join(_PRECISIONS), self.precision)
+        require(self.seed >= 0, "profile.seed", "a number >= 0", self.seed)
+
+    def run(
+        self,
+        experiment: AnyExperiment,
+        paths: Mapping[str, Tensor],
+        workers: Workers | None = None,
+        device: str = "cpu",
+    ) -> xr.Dataset:
+        """The group `profile`, with dims path_kind, s and eigenvalue_index. paths: name -> points (P, D).
+
+        Loss, training error and curvature are those of the batch-statistics objective, in its groups; test loss and
+        error those of standard inference, with BatchNorm statistics estimated anew on the training set at each point.
+        Raises UserError if a budget does not fit the data or a path is none.
+        """
+        require(len(paths) > 0, "paths", "at least one path", len(paths))
+        objective = experiment.objective()
+        self.noise.check(objective)
+        curvature.subset(objective, self.curvature_samples)
+        s = np.linspace(0.0, 1.0, self.points)
+        units = [
+            (self, experiment, frame, float(path_geometry.arc_length(points)[-1]), device)
+            for points in paths.values()
+            for frame in frames(points, s.tolist())
+        ]
+        results = (workers or Workers(1)).map(_measure_point, units, "profile")
+        shape = (len(paths), self.points)
+        dims = ("path_kind", "s")
+        variables: dict[str, tuple[Any, ...]] = {
+            "path_kind": (("path_kind",), np.array(list(paths))),
+            "s": (("s",), s),
+            "eigenvalue_index": (("eigenvalue_index",), np.arange(self.eigenvalues)),
+        }
+        attrs = {
+            "hessian_max_eigenvalue": {"largest_residual": max(r.pop("max_residual") for r in results)},
+            "hessian_min_eigenvalue": {"largest_residual": max(r.pop("min_residual") for r in results)},
+            "hessian_trace_slope": {"difference_step_in_s": self.slope_step},
+            "test_loss": {"normalization_mode": "evaluation"},
+            "test_error": {"normalization_mode": "evaluation"},
+        }
+        for name in results[0]:
+            values = np.stack([r[name] for r in results])
+            extra = ("eigenvalue_index",) * (values.ndim - 1)
+            variables[name] = ((*dims, *extra), values.reshape(*shape, *values.shape[1:]), attrs.get(name, {}))
+        return schema.make(
+            "profile",
+            variables,
+            {
+                "normalization_mode": objective.mode,
+                "group_size": objective.group_size or 0,
+                "curvature_samples": len(curvature.subset(objective, self.curvature_samples)),
+                "batch_size": self.noise.batch_size,
+                "probes": self.probes,
+                "weight_decay": self.weight_decay,
+            },
+        )
+
+
+def _measure_point(unit: tuple[Profile, AnyExperiment, Frame, float, str]) -> dict[str, Any]:
+    profile, experiment, frame, length, device = unit
+    with curvature.full_precision():
+        return _measure(profile, experiment, frame, length, device)
+
+
+def _measure(profile: Profile, experiment: AnyExperiment, frame: Frame, length: float, device: str) -> dict[str, Any]:
+    objective = experiment.objective(dtype=_PRECISIONS[profile.precision], device=device)
+    theta, tangent = (torch.as_tensor(a).to(objective.device, objective.dtype) for a in frame[:2])
+    train, test = objective.evaluate(theta), evaluate(experiment, theta, "test", "evaluation")
+    gradient = objective.full_value_and_gradient(theta)[1].clone()
+
+    indices = curvature.subset(objective, profile.curvature_samples)
+    probes = curvature.rademacher(profile.probes, len(theta), generator(profile.seed, 0), theta)
+    start = torch.randn(len(theta), generator=generator(profile.seed, 1)).to(theta)
+    operator = curvature.HessianOperator(objective, theta, indices)
+    steps = min(profile.lanczos_steps, len(theta))
+    spectrum = curvature.lanczos(operator, start, steps, profile.eigenvalues)
+    norms = curvature.block_norms(objective, theta, experiment.scale_invariant())
+    traces = curvature.traces(operator, probes, tangent=tangent, norms=norms, spectrum=spectrum)
+    slope = curvature.trace_slope(objective, theta, tangent, probes, profile.slope_step * length, indices)
+
+    draws = generator(profile.seed, 2)
+    noise = curvature.gradient_noise(
+        (profile.noise.gradient(objective, theta, draws)[1] for _ in range(profile.noise_batches)),
+        gradient,
+        tangent,
+        spectrum.eigenvectors,
+    )
+    return {
+        "loss": train.loss,
+        "train_error": train.error,
+        "test_loss": test.loss,
+        "test_error": test.error,
+        "weight_decay_penalty": 0.5 * profile.weight_decay * float(theta.square().sum()),
+        "hessian_trace": traces.trace.value,
+        "hessian_trace_stderr": traces.trace.stderr,
+        "hessian_trace_transverse": traces.transverse.value,
+        "hessian_trace_transverse_stderr": traces.transverse.stderr,
+        "hessian_trace_slope": slope.value,
+        "hessian_trace_slope_stderr": slope.stderr,
+        "hessian_trace_normalized": traces.normalized.value,
+        "hessian_trace_normalized_stderr": traces.normalized.stderr,
+        "hessian_max_eigenvalue": float(spectrum.eigenvalues[0]),
+        "hessian_min_eigenvalue": spectrum.min_eigenvalue,
+        "hessian_eigenvalue": spectrum.eigenvalues.numpy(),
+        "noise_trace": noise.trace.value,
+        "noise_trace_stderr": noise.trace.stderr,
+        "noise_trace_transverse": noise.transverse.value,
+        "noise_trace_transverse_stderr": noise.transverse.stderr,
+        "noise_eigenvalue": noise.eigenvalues.numpy(),
+        "noise_eigenvalue_stderr": noise.eigenvalue_stderrs.numpy(),
+        "parameter_norm": float(theta.norm()),
+        "gradient_norm": float(gradient.norm()),
+        "max_residual": float(spectrum.residuals[0]),
+        "min_residual": spectrum.min_residual,
+    }

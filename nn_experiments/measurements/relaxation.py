@@ -1,0 +1,212 @@
+"""Relaxation: SGD released on the path, followed by its nearest point on the path, beside its noise-free control."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+from torch import Tensor
+
+from entropy_sim import path_geometry, schema
+from entropy_sim.errors import require
+from nn_experiments.curvature import subset
+from nn_experiments.dynamics import check_step, full_batch_trajectory, sgd
+from nn_experiments.experiment import AnyExperiment
+from nn_experiments.measurements.mean_force import DIVERGED_DISTANCE
+from nn_experiments.noise import Minibatch
+from nn_experiments.objective import Objective, generator
+from nn_experiments.workers import Workers
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """Heavy-ball SGD released at each of `starts` (s, increasing), `replicas` runs each, recorded `records` times.
+
+    Times are t = η·steps/(1 − β), from 0 to `duration`. `control_starts`, some of `starts`: released once more without
+    noise, for the same time: the full batch, in the objective's groups, by gradient flow in steps of at most
+    `control_step` (Runge–Kutta–Chebyshev, stages chosen from the curvature), or with None by SGD's own η and β.
+    `search`: the nearest point is sought within this distance in s of the previous record's, lest it jump.
+    `loss_samples`: size of the fixed subset (whole groups) on which the loss is recorded; None is the full batch.
+    """
+
+    starts: tuple[float, ...] = (0.15, 0.3, 0.5, 0.7, 0.85)
+    replicas: int = 2
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    noise: Minibatch = field(default_factory=Minibatch)
+    duration: float = 160.0
+    records: int = 33
+    control_starts: tuple[float, ...] = (0.3, 0.7)
+    control_step: float | None = 2.5
+    search: float = 0.15
+    loss_samples: int | None = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        s = np.asarray(self.starts, dtype=np.float64)
+        ordered = s.size > 0 and bool(np.all((s >= 0) & (s <= 1))) and bool(np.all(np.diff(s) > 0))
+        require(ordered, "relaxation.starts", "increasing numbers in 0…1", self.starts)
+        require(
+            set(self.control_starts) <= set(self.starts),
+            "relaxation.control_starts",
+            f"some of the starts {self.starts}",
+            self.control_starts,
+        )
+        require(self.replicas >= 1, "relaxation.replicas", "a number >= 1", self.replicas)
+        check_step(self.learning_rate, self.momentum, self.weight_decay)
+        require(self.records >= 2, "relaxation.records", "at least 2", self.records)
+        least = (self.records - 1) * self.learning_rate / (1 - self.momentum)
+        require(
+            least * (1 - 1e-9) <= self.duration < math.inf,
+            "relaxation.duration",
+            f"at least one step a record (a time of {least:g})",
+            self.duration,
+        )
+        require(
+            self.control_step is None or 0 < self.control_step < math.inf,
+            "relaxation.control_step",
+            "a positive number",
+            self.control_step,
+        )
+        require(0 < self.search <= 1, "relaxation.search", "a number in 0…1", self.search)
+        require(
+            self.loss_samples is None or self.loss_samples >= 1,
+            "relaxation.loss_samples",
+            "a number >= 1",
+            self.loss_samples,
+        )
+        require(self.seed >= 0, "relaxation.seed", "a number >= 0", self.seed)
+
+    @property
+    def stride(self) -> int:
+        """Steps of SGD from record to record."""
+        return max(1, round(self.duration * (1 - self.momentum) / (self.learning_rate * (self.records - 1))))
+
+    @property
+    def times(self) -> Floats:
+        """Times of the records, (records,)."""
+        return np.arange(self.records, dtype=np.float64) * (self.stride * self.learning_rate / (1 - self.momentum))
+
+    def run(
+        self, experiment: AnyExperiment, points: Tensor, workers: Workers | None = None, device: str = "cpu"
+    ) -> xr.Dataset:
+        """The group `relaxation` on the path `points` (P, D), dims (control, start, replica, time).
+
+        control 0 is with noise, 1 without; what was not run (most of control 1, one replica of which is all there is)
+        is NaN, also in `diverged`. A replica that diverges is flagged and NaN from then on. Every replica draws its own
+        random numbers from (seed, start, replica). Raises UserError if the batch size does not fit the data.
+        """
+        objective = experiment.objective()
+        self.noise.check(objective)
+        at = path_geometry.interpolate(points, np.array(self.starts)).cpu().numpy()
+        path = points.cpu().numpy()
+        # The controls take longest: first, so that no process idles at the end.
+        keys = [(1, self.starts.index(s), 0) for s in self.control_starts]
+        keys += [(0, i, r) for i in range(len(self.starts)) for r in range(self.replicas)]
+        units = [(self, experiment, path, at[key[1]], key, device) for key in keys]
+        results = (workers or Workers(1)).map(_run_unit, units, "relaxation")
+        controls = [0, 1] if self.control_starts else [0]
+        shape = (len(controls), len(self.starts), self.replicas)
+        series = {name: np.full((*shape, self.records), np.nan) for name in _Records._fields}
+        diverged = np.full(shape, np.nan)
+        for key, (records, lost) in zip(keys, results, strict=True):
+            diverged[key] = lost
+            for name, values in zip(_Records._fields, records, strict=True):
+                series[name][key] = values
+        dims = ("control", "start", "replica")
+        variables: dict[str, tuple[Any, ...]] = {
+            "control": (("control",), np.array(controls)),
+            "start": (("start",), np.array(self.starts, dtype=np.float64)),
+            "replica": (("replica",), np.arange(self.replicas)),
+            "time": (("time",), self.times),
+            "diverged": (dims, diverged),
+            **{name: ((*dims, "time"), values) for name, values in series.items()},
+        }
+        return schema.make("relaxation", variables, self._attributes(objective, points))
+
+    def _attributes(self, objective: Objective, points: Tensor) -> dict[str, Any]:
+        flow = self.control_step is not None
+        return {
+            "normalization_mode": objective.mode,
+            "group_size": objective.group_size or 0,
+            "batch_size": self.noise.batch_size,
+            "learning_rate": self.learning_rate,
+            "momentum": self.momentum,
+            "weight_decay": self.weight_decay,
+            "loss_samples": len(subset(objective, self.loss_samples)),
+            "arc_length": float(path_geometry.arc_length(points)[-1]),
+            "control": "none"
+            if not self.control_starts
+            else f"full batch of {len(objective.full_batch())} samples, "
+            + (f"gradient flow in time steps of at most {self.control_step:g}" if flow else "SGD's own steps"),
+        }
+
+
+class _Records(NamedTuple):
+    """Series of one run, (records,) each."""
+
+    position: Floats
+    distance: Floats
+    loss: Floats
+    parameter_norm: Floats
+
+
+def _run_unit(
+    unit: tuple[Relaxation, AnyExperiment, npt.NDArray[np.floating], Any, tuple[int, int, int], str],
+) -> tuple[_Records, bool]:
+    config, experiment, path, start, (control, position, replica), device = unit
+    objective = experiment.objective(device=device)
+    points, theta = (torch.as_tensor(a).to(objective.device, objective.dtype).clone() for a in (path, start))
+    options: dict[str, Any] = {
+        "learning_rate": config.learning_rate,
+        "momentum": config.momentum,
+        "weight_decay": config.weight_decay,
+    }
+    stride = config.stride
+    if control:
+        flow_step = None
+        if config.control_step is not None:
+            interval = float(config.times[1])
+            stride = math.ceil(interval / config.control_step)
+            flow_step = interval / stride
+        trajectory = full_batch_trajectory(objective, theta, flow_step=flow_step, **options)
+    else:
+        draws, noise = generator(config.seed, position, replica), config.noise
+        trajectory = sgd(lambda at: noise.gradient(objective, at, draws), theta, **options)
+    states = (state[0] for state in islice(trajectory, 0, None, stride))
+    return _observe(config, objective, points, states)
+
+
+def _observe(
+    config: Relaxation, objective: Objective, points: Tensor, states: Iterator[Tensor]
+) -> tuple[_Records, bool]:
+    """Records of a trajectory, until it ends or diverges (NaN from then on)."""
+    indices = subset(objective, config.loss_samples)
+    limit = DIVERGED_DISTANCE * max(float(points.norm(dim=1).max()), 1.0)
+    records = _Records(*(np.full(config.records, np.nan) for _ in _Records._fields))
+    s, window = None, None
+    for n, theta in enumerate(islice(states, config.records)):
+        s, distance = path_geometry.project(points, theta, s, window)
+        if not distance < limit:
+            return records, True
+        window = config.search
+        records.position[n], records.distance[n] = s, distance
+        records.loss[n] = _loss(objective, theta, indices)
+        records.parameter_norm[n] = float(theta.norm())
+    return records, False
+
+
+@torch.no_grad()
+def _loss(objective: Objective, theta: Tensor, indices: Tensor) -> float:
+    objective.load(theta)
+    return sum(share * float(objective.loss_at(part)) for part, share in objective.chunks(indices))
