@@ -144,7 +144,7 @@ def confidence_interval(
 
 
 def z_score(value: Values, stderr: Values, expected: Values, expected_stderr: Values = 0.0) -> Floats:
-    """``(value - expected) / sqrt(stderr² + expected_stderr²)``, independent errors. ±inf, or 0 if equal, at no error."""
+    """``(value - expected) / sqrt(stderr² + expected_stderr²)``, independent errors; without error ±inf, or 0."""
     difference = np.asarray(value, dtype=np.float64) - np.asarray(expected, dtype=np.float64)
     total = np.hypot(stderr, expected_stderr)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,0 +1,309 @@
+"""AutoNEB: a minimum-energy path between two minima, by a nudged elastic band that adds pivots where it needs them.
+
+The band is a polyline of pivots with fixed ends. Each step moves the inner pivots down the gradient projected off the
+path's tangent; instead of spring forces, every few steps the pivots are put back to their places along the arc length
+of the polyline (the limit of infinitely stiff springs). After each cycle of steps the loss is sampled between the
+pivots, and where it bulges above the straight interpolation a pivot is added. Later cycles have smaller learning rates.
+
+References: Draxler, Veschgini, Salmhofer, Hamprecht, ICML 2018 (arXiv 1803.00885); the tangent is that of Henkelman,
+Jónsson, J. Chem. Phys. 113 (2000) 9978, eqs. 8-11; without springs, E, Ren, Vanden-Eijnden, J. Chem. Phys. 126 (2007)
+164103.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from entropy_sim import path_geometry
+from entropy_sim.errors import UserError, require
+from entropy_sim.path_geometry import Array
+from nn_experiments.paths.linear import linear
+
+Floats = npt.NDArray[np.float64]
+ValueAndGradient = Callable[[Array], tuple[Array, Array]]
+Evaluate = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened: per step over the inner pivots (minibatch losses), per cycle over the densely sampled path.
+
+    The first entry of the per-cycle lists is the straight line, before any step."""
+
+    mean_loss: list[float] = field(default_factory=list)
+    highest_pivot_loss: list[float] = field(default_factory=list)
+    highest_loss: list[float] = field(default_factory=list)
+    arc_length: list[float] = field(default_factory=list)
+    pivots: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class AutoNEBState:
+    """The band after `cycles_done` cycles: what the callback is given, and what `run(start=…)` goes on from.
+
+    points: (P, D). places: where along the path (0…1) each pivot is kept, (P,). loss_scale: highest minus lowest loss
+    of the straight line. No velocity outlives a cycle."""
+
+    points: Array
+    places: Floats
+    loss_scale: float
+    cycles_done: int
+    history: History
+
+    @property
+    def steps_done(self) -> int:
+        """Calls of value_and_gradient so far: where a caller's stream of minibatches goes on."""
+        return len(self.history.mean_loss)
+
+
+@dataclass(frozen=True)
+class AutoNEBResult:
+    """A minimum-energy path. points: (P, D), the first and last are the ends; the rest is float64 numpy, (P,).
+
+    losses: at the pivots. loss_between: highest sampled loss from each pivot up to the next, both included (the last
+    pivot's own at the last). perpendicular_gradient_norm: |Q grad L|, without weight decay, full data where `full` was
+    given. arc_length: in parameter units. converged: see `AutoNEB.tolerance`."""
+
+    points: Array
+    losses: Floats
+    loss_between: Floats
+    perpendicular_gradient_norm: Floats
+    arc_length: Floats
+    history: History
+    converged: bool
+
+
+@dataclass(frozen=True)
+class AutoNEB:
+    """Configuration of a minimum-energy path.
+
+    The loss scale of `insertion_threshold` and `tolerance` is that of the straight line, its highest sampled loss minus
+    its lowest. Raises UserError for options out of range.
+    """
+
+    pivots: int = 9
+    """Points at the start, both ends included, equally spaced on the straight line."""
+    cycles: tuple[tuple[float, int], ...] = ((0.1, 100), (0.1, 100), (0.05, 100), (0.01, 100))
+    """Learning rate and number of steps of each cycle."""
+    momentum: float = 0.9
+    """Heavy-ball momentum β, the update being projected after it; velocities start from zero in each cycle."""
+    weight_decay: float = 0.0
+    """λ of the penalty (λ/2)|θ|² that is descended together with the loss: the one the ends were trained with."""
+    tangent: Literal["upwind", "central"] = "upwind"
+    """Upwind (Henkelman and Jónsson: towards the higher neighbour) or central (parabola through the neighbours)."""
+    redistribute_every: int = 10
+    """Steps between redistributions along the arc length (one always ends a cycle)."""
+    samples_between: int = 3
+    """Points on each segment, besides the pivots, at which the loss is sampled after each cycle."""
+    insertion_threshold: float = 0.02
+    """Excess of the loss between two pivots over their interpolation, in loss scales, that calls for one more."""
+    insertions: int = 2
+    """Most pivots added after a cycle, where the excess is largest."""
+    tolerance: float = 0.02
+    """Converged: the last cycle changed the highest loss by at most this, in units of the loss scale, and nowhere is
+    the insertion threshold exceeded."""
+    batch_size: int = 128
+    """Samples of the minibatch that all pivots share in a step; drawn by the maker of value_and_gradient."""
+    seed: int = 0
+    """Seed of those draws."""
+
+    def __post_init__(self) -> None:
+        require(self.pivots >= 3, "pivots", "at least 3", self.pivots)
+        require(len(self.cycles) > 0, "cycles", "at least one (learning rate, steps)", self.cycles)
+        for rate, steps in self.cycles:
+            require(rate > 0 and steps > 0, "cycles", "a positive learning rate and number of steps", (rate, steps))
+        require(0 <= self.momentum < 1, "momentum", "0 <= momentum < 1", self.momentum)
+        require(self.weight_decay >= 0, "weight_decay", "a number >= 0", self.weight_decay)
+        require(self.tangent in ("upwind", "central"), "tangent", "'upwind' or 'central'", self.tangent)
+        require(self.redistribute_every > 0, "redistribute_every", "a number of steps > 0", self.redistribute_every)
+        require(self.samples_between > 0, "samples_between", "at least 1", self.samples_between)
+        require(self.insertion_threshold > 0, "insertion_threshold", "a number > 0", self.insertion_threshold)
+        require(self.insertions >= 0, "insertions", "a number >= 0", self.insertions)
+        require(self.tolerance > 0, "tolerance", "a number > 0", self.tolerance)
+        require(self.batch_size > 0, "batch_size", "a number of samples > 0", self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Steps of all cycles together."""
+        return sum(steps for _, steps in self.cycles)
+
+    def run(
+        self,
+        value_and_gradient: ValueAndGradient,
+        ends: Array,
+        *,
+        evaluate: Evaluate | None = None,
+        full: ValueAndGradient | None = None,
+        start: AutoNEBState | None = None,
+        callback: Callable[[AutoNEBState], None] | None = None,
+    ) -> AutoNEBResult:
+        """Find the path between ends[0] and ends[1], (2, D), numpy or torch; memory O(P D).
+
+        value_and_gradient(points (n, D)) -> (values (n,), gradients (n, D)): loss without weight decay, called once per
+        step with all inner pivots, so one minibatch drawn inside serves them all. It may reuse its buffers but must
+        neither change nor keep `points`.
+        evaluate(points (n, D)) -> values (n,): deterministic, for the ends and the sampling between pivots; full: a
+        deterministic value_and_gradient for the final gradients. Both default to value_and_gradient.
+        callback(state) is called after each cycle; `start` goes on from such a state (the last cycle's state contains
+        the finished band), with the same result as an uninterrupted run if the minibatches go on too.
+
+        Raises UserError if the ends coincide or the loss stops being finite."""
+        values_of = evaluate or (lambda points: value_and_gradient(points)[0])
+        end_losses = _numbers(values_of(linear(ends, 2)))
+        sampled: Floats | None = None
+        if start is None:
+            points, places = linear(ends, self.pivots), np.linspace(0.0, 1.0, self.pivots)
+            sampled = self._sample(points, end_losses, values_of)
+            start = AutoNEBState(points, places, float(sampled.max() - sampled.min()), 0, History())
+            self._record(start, sampled)
+        state = start
+        with tqdm(total=self.steps, initial=state.steps_done, desc="AutoNEB", unit="step", disable=None) as progress:
+            while state.cycles_done < len(self.cycles):
+                state = self._cycle(state, value_and_gradient, end_losses, progress)
+                sampled = self._sample(state.points, end_losses, values_of)
+                self._record(state, sampled)
+                if state.cycles_done < len(self.cycles):
+                    state = self._insert(state, sampled)
+                if callback is not None:
+                    callback(state)
+        if sampled is None:
+            sampled = self._sample(state.points, end_losses, values_of)
+        return self._finish(state, sampled, full or value_and_gradient)
+
+    # --- one cycle --------------------------------------------------------------------------------------------------
+
+    def _cycle(
+        self, state: AutoNEBState, value_and_gradient: ValueAndGradient, end_losses: Floats, progress: tqdm
+    ) -> AutoNEBState:
+        learning_rate, steps = self.cycles[state.cycles_done]
+        points = path_geometry.interpolate(state.points, path_geometry.normalised_arc_length(state.points))  # our own
+        history = copy.deepcopy(state.history)  # a caller may have kept the state
+        inner = points[1:-1]
+        velocity = inner * 0.0
+        for step in range(1, steps + 1):
+            values, gradients = value_and_gradient(inner)
+            losses = np.concatenate([end_losses[:1], _numbers(values), end_losses[1:]])
+            if not np.isfinite(losses).all():
+                raise UserError(
+                    f"cycles: expected learning rates at which the path's loss stays finite, found {learning_rate:g}"
+                )
+            tangents = self._tangents(points, losses)
+            velocity *= self.momentum
+            velocity -= learning_rate * gradients
+            if self.weight_decay:
+                velocity -= (learning_rate * self.weight_decay) * inner
+            # The final update is projected, after momentum: old velocity must not slide along a turned tangent.
+            velocity -= (velocity * tangents).sum(-1)[:, None] * tangents
+            inner += velocity
+            if step % self.redistribute_every == 0 or step == steps:
+                points[:] = path_geometry.interpolate(points, state.places)
+            history.mean_loss.append(float(losses[1:-1].mean()))
+            history.highest_pivot_loss.append(float(losses[1:-1].max()))
+            progress.update()
+        progress.set_postfix(pivots=len(points), loss=f"{history.highest_pivot_loss[-1]:.4g}")
+        return replace(state, points=points, cycles_done=state.cycles_done + 1, history=history)
+
+    def _tangents(self, points: Array, losses: Floats) -> Array:
+        """Unit tangents at the inner pivots, (P - 2, D)."""
+        if self.tangent == "central":
+            return path_geometry.tangents(points)[1:-1]
+        energies = losses
+        if self.weight_decay:
+            energies = losses + 0.5 * self.weight_decay * _numbers((points * points).sum(-1))
+        return upwind_tangents(points, energies)
+
+    # --- sampling and insertion -------------------------------------------------------------------------------------
+
+    def _sample(self, points: Array, end_losses: Floats, values_of: Evaluate) -> Floats:
+        """Losses on each segment, (P - 1, samples_between + 2), pivots at both ends of a row; one segment in memory."""
+        fractions = np.linspace(0.0, 1.0, self.samples_between + 2)
+        pivots = np.concatenate([end_losses[:1], _numbers(values_of(points[1:-1])), end_losses[1:]])
+        inner = [
+            _numbers(values_of(path_geometry.interpolate(points[i : i + 2], fractions[1:-1])))
+            for i in range(len(points) - 1)
+        ]
+        return np.column_stack([pivots[:-1], np.stack(inner), pivots[1:]])
+
+    def _excess(self, sampled: Floats) -> Floats:
+        fractions = np.linspace(0.0, 1.0, sampled.shape[1])
+        return sampled - (sampled[:, :1] + (sampled[:, -1:] - sampled[:, :1]) * fractions)
+
+    def _insert(self, state: AutoNEBState, sampled: Floats) -> AutoNEBState:
+        excess = self._excess(sampled)
+        largest = excess.max(axis=1)
+        order = np.argsort(-largest, kind="stable")[: self.insertions]
+        chosen = np.sort(order[largest[order] > self.insertion_threshold * state.loss_scale])
+        if chosen.size == 0:
+            return state
+        fractions = excess[chosen].argmax(axis=1) / (sampled.shape[1] - 1.0)
+        index = np.arange(len(state.points), dtype=np.float64)
+        with_new = np.sort(np.concatenate([index, chosen + fractions]))
+        points = path_geometry.interpolate_at(state.points, index, with_new)
+        return replace(state, points=points, places=np.interp(with_new, index, state.places))
+
+    @staticmethod
+    def _record(state: AutoNEBState, sampled: Floats) -> None:
+        state.history.highest_loss.append(float(sampled.max()))
+        state.history.arc_length.append(float(path_geometry.arc_length(state.points)[-1]))
+        state.history.pivots.append(len(state.points))
+
+    def _finish(self, state: AutoNEBState, sampled: Floats, full: ValueAndGradient) -> AutoNEBResult:
+        losses = np.append(sampled[:, 0], sampled[-1, -1])
+        _, gradients = full(state.points)
+        tangents = path_geometry.tangents(state.points)
+        tangents[1:-1] = self._tangents(state.points, losses)
+        perpendicular = gradients - (gradients * tangents).sum(-1)[:, None] * tangents
+        highest = state.history.highest_loss
+        settled = abs(highest[-1] - highest[-2]) <= self.tolerance * state.loss_scale
+        resolved = float(self._excess(sampled).max()) <= self.insertion_threshold * state.loss_scale
+        return AutoNEBResult(
+            points=state.points,
+            losses=losses,
+            loss_between=np.append(sampled.max(axis=1), losses[-1]),
+            perpendicular_gradient_norm=np.sqrt(_numbers((perpendicular * perpendicular).sum(-1))),
+            arc_length=path_geometry.arc_length(state.points),
+            history=state.history,
+            converged=bool(settled and resolved),
+        )
+
+
+def upwind_tangents(points: Array, energies: Floats) -> Array:
+    """Unit tangents at the inner points of a band, (P - 2, D), towards the neighbour of higher energy.
+
+    With the unit vectors u₋, u₊ of the segments before and after: u₊ where the energy rises through the point, u₋ where
+    it falls, and at an extremum u₊ ΔE₊ + u₋ ΔE₋ with ΔE the larger of the two energy differences on the side of the
+    higher neighbour and the smaller on the other; this keeps a band from kinking on a steep slope. Where all three
+    energies are equal, the bisector.
+    Reference: Henkelman, Jónsson, J. Chem. Phys. 113 (2000) 9978, eqs. 8-11."""
+    before, here, after = energies[:-2], energies[1:-1], energies[2:]
+    up, down = np.abs(after - here), np.abs(before - here)
+    large, small = np.maximum(up, down), np.minimum(up, down)
+    rising, falling = (after > here) & (here > before), (after < here) & (here < before)
+    forward_higher = after > before
+    forward = np.where(rising, 1.0, np.where(falling, 0.0, np.where(forward_higher, large, small)))
+    backward = np.where(rising, 0.0, np.where(falling, 1.0, np.where(forward_higher, small, large)))
+    flat = forward + backward == 0.0
+    forward[flat] = backward[flat] = 1.0
+    segments = points[1:] - points[:-1]
+    lengths = np.sqrt(_numbers((segments * segments).sum(-1)))
+    out = segments[1:] * _column(forward / (forward + backward) / lengths[1:], points)
+    out += segments[:-1] * _column(backward / (forward + backward) / lengths[:-1], points)
+    norms = np.sqrt(_numbers((out * out).sum(-1)))
+    out *= _column(1.0 / np.maximum(norms, np.finfo(np.float64).tiny), points)
+    return out
+
+
+def _numbers(values: Array) -> Floats:
+    return np.asarray(values.tolist(), dtype=np.float64)
+
+
+def _column(values: Floats, kind: Array) -> Array:
+    column = values[:, None]
+    return kind.new_tensor(column) if hasattr(kind, "new_tensor") else column.astype(kind.dtype)
