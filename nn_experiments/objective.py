@@ -14,10 +14,12 @@ normalisation (or `mode="evaluation"`), the group size plays no role. Buffers ar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -72,10 +74,11 @@ class Objective:
         require(mode in ("batch", "evaluation"), "normalization_mode", "batch or evaluation", mode)
         self.module, self.loss, self.mode = module, loss, mode
         self.inputs, self.targets = inputs, targets
-        self._prepare_normalization()
         self.group_size = group_size if batch_norms(module) and mode == "batch" else None
         if self.group_size is not None:
             require(1 < self.group_size <= len(inputs), "group_size", f"2…{len(inputs)}", self.group_size)
+        self._groups = 1
+        self._prepare_normalization()
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters = [p for _, p in named]
@@ -93,10 +96,25 @@ class Objective:
     def _prepare_normalization(self) -> None:
         self.module.eval()
         if self.mode == "batch":
-            for m in batch_norms(self.module):
-                m.train()
-                m.track_running_stats = False
-                m.running_mean = m.running_var = m.num_batches_tracked = None
+            for layer in batch_norms(self.module):
+                layer.track_running_stats = False
+                layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+                layer.forward = partial(self._normalize, layer)  # type: ignore[method-assign]
+
+    def _normalize(self, layer: _BatchNorm, x: Tensor) -> Tensor:
+        """BatchNorm of m interleaved groups (sample j belongs to group j mod m), each by its own statistics.
+
+        The groups become channels by a mere view, so this costs no more than BatchNorm of one group.
+        """
+        groups = self._groups
+        weight: Tensor | None = layer.weight
+        bias: Tensor | None = layer.bias
+        if groups > 1 and len(x) != groups * (self.group_size or 0):
+            raise UserError(f"network: expected BatchNorm over whole samples, found an input of shape {tuple(x.shape)}")
+        if groups > 1 and weight is not None and bias is not None:
+            weight, bias = weight.repeat(groups), bias.repeat(groups)
+        wide = x.reshape(len(x) // groups, -1, *x.shape[2:])
+        return F.batch_norm(wide, None, None, weight, bias, training=True, eps=layer.eps).reshape(x.shape)
 
     # --- parameters -------------------------------------------------------------------------------------------------
 
@@ -152,14 +170,14 @@ class Objective:
         Raises UserError unless `inputs` are whole groups.
         """
         group = self.group_size
+        self._groups = 1 if group is None else len(inputs) // group
         if group is None or len(inputs) == group:
             return self.module(inputs)
-        if len(inputs) == 0 or len(inputs) % group:
+        if self._groups == 0 or len(inputs) % group:
             raise UserError(f"batch_size: expected a multiple of the group size {group}, found {len(inputs)}")
-        grouped = inputs.view(-1, group, *inputs.shape[1:])
-        # vmap folds the groups into the batch for convolutions and keeps them apart for the normalisation.
-        outputs = torch.vmap(self.module)(grouped)
-        return outputs.reshape(-1, *outputs.shape[2:])
+        interleaved = inputs.reshape(self._groups, group, *inputs.shape[1:]).transpose(0, 1).reshape(inputs.shape)
+        outputs = self.module(interleaved)
+        return outputs.view(group, self._groups, *outputs.shape[1:]).transpose(0, 1).reshape(outputs.shape)
 
     def loss_at(self, indices: Tensor, targets: Tensor | None = None) -> Tensor:
         """The loss of a batch at the loaded parameters, with its graph; `targets` replaces the data's own."""
@@ -216,7 +234,7 @@ class Objective:
         handles = [m.register_forward_pre_hook(observe) for m in sources]
         try:
             for part in groups:
-                training.module(training.inputs[part])
+                training.forward(training.inputs[part])
         finally:
             for handle in handles:
                 handle.remove()
