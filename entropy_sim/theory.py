@@ -130,6 +130,8 @@ def covariance_lyapunov(curvature: Values, noise: Values, learning_rate: Values,
     ``H Sigma + Sigma H = eta C / (1 - beta)``, ``Sigma_ij = eta C_ij / ((1 - beta) (k_i + k_j))``.
 
     curvature: k_i > 0, (…, modes). noise: C_ij in the same basis, (…, modes, modes).
+    Off the diagonal it needs eta (k_i - k_j)² / (k_i + k_j) << 2 (1 - beta)², with momentum far sooner violated than
+    eta k << 1; `covariance_sgd` is exact.
     Reference: Mandt, Hoffman, Blei, JMLR 18 (2017) 134."""
     k, c = _curvature(curvature), _finite("noise", noise)
     eta, beta = _positive("learning_rate", learning_rate), _momentum(momentum)
