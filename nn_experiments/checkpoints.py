@@ -27,19 +27,23 @@ def architecture(objective: Objective) -> dict[str, Any]:
 
 
 def save(path: Path | str, objective: Objective, theta: Tensor, record: Mapping[str, Any] | None = None) -> Path:
-    """Write `theta` (D,) to `path` (ending in .safetensors) and the record beside it, each whole or not at all.
+    """Write `theta`, (D,) or the points (P, D) of a path, to `path` (ending in .safetensors), the record beside it.
 
+    Each file is written whole or not at all.
     The tensors come first, so a record is never without them. Raises UserError if the place cannot be written.
     """
     from safetensors.torch import save_file
 
     path = _checked_name(path)
-    pieces = objective.unflatten(theta.detach().to("cpu", objective.dtype))
-    tensors = {name: piece.contiguous().clone() for name, piece in zip(objective.names, pieces, strict=True)}
+    theta = theta.detach().to("cpu", objective.dtype)
+    leading = list(theta.shape[:-1])
+    shapes = dict(zip(objective.names, objective.shapes, strict=True))
+    tensors = {n: theta[..., at].reshape(*leading, *shapes[n]).clone() for n, at in objective.blocks().items()}
     write_whole(path, lambda temporary: save_file(tensors, str(temporary)))
     content = {
         "sha256": _checksum(path),
         "architecture": architecture(objective),
+        "points": leading,
         "record": to_jsonable(dict(record or {})),
     }
     text = json.dumps(content, indent=1, sort_keys=True)
@@ -48,7 +52,7 @@ def save(path: Path | str, objective: Objective, theta: Tensor, record: Mapping[
 
 
 def load(path: Path | str, objective: Objective) -> tuple[Tensor, dict[str, Any]]:
-    """Theta (D,) on the objective's device, and the record.
+    """What was saved, (D,) or (P, D), on the objective's device, and the record.
 
     Raises UserError if a file is missing, unreadable, changed since it was saved, or of another architecture.
     """
@@ -70,10 +74,11 @@ def load(path: Path | str, objective: Objective) -> tuple[Tensor, dict[str, Any]
         tensors = load_file(str(path))
     except SafetensorError as error:
         raise UserError(f"{path}: expected a safetensors file, found {error}") from error
-    shapes = [[name, list(tensors[name].shape)] for name in objective.names if name in tensors]
+    leading = content.get("points", [])
+    shapes = [[name, list(tensors[name].shape[len(leading) :])] for name in objective.names if name in tensors]
     if difference := _difference(expected, {**expected, "parameters": shapes}):
         raise UserError(f"{path}: {difference}")
-    theta = torch.cat([tensors[name].reshape(-1) for name in objective.names])
+    theta = torch.cat([tensors[name].reshape(*leading, -1) for name in objective.names], dim=-1)
     return theta.to(objective.device, objective.dtype), content["record"]
 
 

@@ -1,0 +1,266 @@
+"""A network run in a directory: train → path → profile, mean force, relaxation; each stage done once and kept.
+
+    OUT/checkpoints/minimum_0.safetensors, minimum_1.safetensors, path.safetensors (each with a JSON record)
+    OUT/network.nc                                                                  grows by a group per stage
+
+A stage is identified by its own configuration and those of the stages before it. Starting again goes on from what is
+there; what another configuration made is refused unless `overwrite` says otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from entropy_sim import path_geometry, schema
+from entropy_sim.errors import UserError, require
+from entropy_sim.run_files import config_json, provenance, read_tree, writable, write_tree
+from nn_experiments import checkpoints
+from nn_experiments.experiment import Experiment
+from nn_experiments.measurements.mean_force import MeanForce
+from nn_experiments.measurements.profile import Profile
+from nn_experiments.measurements.relaxation import Relaxation
+from nn_experiments.paths.autoneb import AutoNEB, AutoNEBResult
+from nn_experiments.paths.band import Band
+from nn_experiments.paths.linear import linear
+from nn_experiments.train import Trained, Training
+from nn_experiments.workers import Workers, one_thread
+
+Stage = Literal["train", "path", "profile", "mean-force", "relaxation", "all"]
+State = Literal["absent", "same", "other"]
+STAGES: tuple[Stage, ...] = ("train", "path", "profile", "mean-force", "relaxation")
+GROUPS = {"path": "path", "profile": "profile", "mean-force": "mean_force", "relaxation": "relaxation"}
+
+
+@dataclass(frozen=True)
+class NetworkRun:
+    """Two minima of one network, the minimum-energy path between them, and what is measured on it."""
+
+    experiment: Experiment = field(default_factory=Experiment)
+    seeds: tuple[int, int] = (0, 1)
+    """Seeds of the two minima: initial parameters and order of the data."""
+    training: Training = field(default_factory=Training)
+    path: AutoNEB = field(default_factory=AutoNEB)
+    profile: Profile = field(default_factory=Profile)
+    mean_force: MeanForce = field(default_factory=MeanForce)
+    relaxation: Relaxation = field(default_factory=Relaxation)
+
+    def __post_init__(self) -> None:
+        require(self.seeds[0] != self.seeds[1], "seeds", "two different numbers", self.seeds)
+        require(min(self.seeds) >= 0, "seeds", "numbers >= 0", self.seeds)
+
+    def stage_config(self, stage: Stage) -> str:
+        """The part of the configuration that a stage's results depend on, as JSON."""
+        parts: dict[str, Any] = {"experiment": self.experiment, "seeds": self.seeds, "training": self.training}
+        if stage != "train":
+            parts["path"] = self.path
+        if stage in ("profile", "mean-force", "relaxation"):
+            name = GROUPS[stage]
+            parts[name] = getattr(self, name)
+        return config_json(parts)
+
+    def run(
+        self,
+        out: Path | str,
+        *,
+        stage: Stage = "all",
+        overwrite: bool = False,
+        processes: int | None = None,
+        report: Callable[[str], None] = print,
+    ) -> xr.DataTree | None:
+        """Do `stage` and whatever it needs that is not there yet; the run so far, None after training alone.
+
+        report: told in a line about each stage, done or found. Raises UserError for results of another configuration
+        (without `overwrite`), and for whatever a stage refuses.
+        """
+        return _Directory(self, Path(out), overwrite, report).do(stage, processes)
+
+
+class _Directory:
+    """The files of one run, and the stages that make them."""
+
+    def __init__(self, config: NetworkRun, out: Path, overwrite: bool, report: Callable[[str], None]) -> None:
+        self.config, self.out, self.overwrite, self.report = config, out, overwrite, report
+        self.dataset_path = out / "network.nc"
+        self.objective = config.experiment.objective()
+
+    # --- what is there ----------------------------------------------------------------------------------------------
+
+    def checkpoint(self, name: str) -> Path:
+        return self.out / "checkpoints" / f"{name}.safetensors"
+
+    def tree(self) -> xr.DataTree | None:
+        """The dataset so far. Raises UserError if it is not a network run."""
+        if not self.dataset_path.exists():
+            return None
+        tree = read_tree(self.dataset_path, check=False)
+        if tree.attrs.get("source") != "nn_experiments":
+            raise UserError(f"--out: expected a network run, found another file at {self.dataset_path} (--overwrite)")
+        return tree
+
+    def state(self, stage: Stage) -> State:
+        found: list[str | None] = []
+        if stage in ("train", "path"):
+            for name in ("minimum_0", "minimum_1") if stage == "train" else ("path",):
+                record = self.checkpoint(name).with_suffix(".json")
+                found.append(_recorded(record) if record.exists() or self.checkpoint(name).exists() else None)
+        if stage != "train":
+            tree = self.tree()
+            group = GROUPS[stage]
+            found.append(str(tree[group].attrs.get("config")) if tree is not None and group in tree.children else None)
+        if all(f == self.config.stage_config(stage) for f in found):
+            return "same"
+        return "other" if any(f is not None and f != self.config.stage_config(stage) for f in found) else "absent"
+
+    # --- doing ------------------------------------------------------------------------------------------------------
+
+    def do(self, stage: Stage, processes: int | None) -> xr.DataTree | None:
+        wanted = STAGES if stage == "all" else [s for s in STAGES if s in ("train", "path", stage)]
+        if stage == "train":
+            wanted = ["train"]
+        writable(self.dataset_path)
+        states: dict[Stage, State] = {}
+        for s in wanted:
+            try:
+                states[s] = self.state(s)
+            except UserError:
+                if not self.overwrite:
+                    raise
+                self.dataset_path.unlink(missing_ok=True)
+                states[s] = "other"
+        if (others := [s for s in wanted if states[s] == "other"]) and not self.overwrite:
+            raise UserError(
+                f"--out: expected a new directory or a run of this configuration, found another configuration's "
+                f"{', '.join(others)} in {self.out} (--overwrite)"
+            )
+        with Workers(processes) as workers:
+            if any(states[s] != "same" for s in wanted):
+                workers.start()
+            for s in wanted:
+                if states[s] == "same":
+                    self.report(f"{s}: already done")
+                    continue
+                if s == "train":
+                    self._train(workers)
+                elif s == "path":
+                    self._path(workers)
+                else:
+                    self._measure(s, workers)
+        return self.tree()
+
+    def _train(self, workers: Workers) -> None:
+        units = [(self.config.training, self.config.experiment, seed) for seed in self.config.seeds]
+        for i, trained in enumerate(workers.map(_train_unit, units, "training")):
+            scores = {
+                "train_loss": trained.train.loss,
+                "train_error": trained.train.error,
+                "test_error_batch": trained.test.error,
+                "test_error": trained.test_inference.error,
+            }
+            record = {"config": self.config.stage_config("train"), "seed": trained.seed, "scores": scores}
+            checkpoints.save(self.checkpoint(f"minimum_{i}"), self.objective, trained.theta, record)
+            self.report(
+                f"train: seed {trained.seed}, training loss {trained.train.loss:.2g}, "
+                f"test accuracy {100 * (1 - trained.test_inference.error):.1f} %"
+            )
+
+    def _ends(self) -> Tensor:
+        return torch.stack([checkpoints.load(self.checkpoint(f"minimum_{i}"), self.objective)[0] for i in (0, 1)])
+
+    def _path(self, workers: Workers) -> None:
+        path = self.config.path
+        ends = self._ends()
+        with one_thread(), Band(self.config.experiment, path.batch_size, path.seed, workers.processes) as band:
+            found = path.run(band.value_and_gradient, ends, evaluate=band.evaluate, full=band.full)
+            straight = float(band.evaluate(linear(ends, path.pivots * (path.samples_between + 1))).max())
+        record = {"config": self.config.stage_config("path"), "converged": found.converged}
+        checkpoints.save(self.checkpoint("path"), self.objective, found.points, record)
+        self._write("path", self._path_group(found))
+        self.report(
+            f"path: {len(found.points)} points, highest loss {found.loss_between.max():.2g} "
+            f"(straight line {straight:.2g}){'' if found.converged else ', not converged'}"
+        )
+
+    def _path_group(self, found: AutoNEBResult) -> xr.Dataset:
+        return schema.make(
+            "path",
+            {
+                "s": (("s",), path_geometry.normalised_arc_length(found.points)),
+                "arc_length": (("s",), found.arc_length),
+                "loss_between": (("s",), found.loss_between),
+                "perpendicular_gradient_norm": (("s",), found.perpendicular_gradient_norm),
+            },
+            {
+                "finder": "AutoNEB",
+                "converged": int(found.converged),
+                "samples_between": self.config.path.samples_between,
+                "highest_loss_per_cycle": np.array(found.history.highest_loss),
+                "pivots_per_cycle": np.array(found.history.pivots),
+            },
+        )
+
+    def _measure(self, stage: Stage, workers: Workers) -> None:
+        points, _ = checkpoints.load(self.checkpoint("path"), self.objective)
+        experiment = self.config.experiment
+        if stage == "profile":
+            paths = {"neb": points, "line": linear(points[[0, -1]], self.config.profile.points)}
+            group = self.config.profile.run(experiment, paths, workers)
+        elif stage == "mean-force":
+            group = self.config.mean_force.run(experiment, points, workers)
+        else:
+            group = self.config.relaxation.run(experiment, points, workers)
+        self._write(stage, group)
+        self.report(f"{stage}: done")
+
+    def _write(self, stage: Stage, group: xr.Dataset) -> None:
+        """Add the stage's group to network.nc; groups of another path or training are dropped with it."""
+        config = self.config
+        old = self.tree()
+        groups = {GROUPS[stage]: group.assign_attrs(config=config.stage_config(stage))}
+        for name, node in old.children.items() if old is not None else ():
+            kept = next(s for s in STAGES if GROUPS.get(s) == name)
+            if name not in groups and node.attrs.get("config") == config.stage_config(kept):
+                groups[name] = node.to_dataset()
+        tree = xr.DataTree.from_dict({f"/{n}": groups[n] for n in GROUPS.values() if n in groups})
+        tree.attrs = provenance(
+            source="nn_experiments",
+            system=config.experiment.system,
+            config=config,
+            noise=f"minibatch, B = {config.mean_force.noise.batch_size}",
+            seed=config.mean_force.seed,
+            threads=1,
+            device="cpu",
+            packages=("torch", "torchvision", "scikit-learn"),
+            normalization_mode=self.objective.mode,
+            group_size=self.objective.group_size or 0,
+            parameters=self.objective.dimension,
+            training_samples=self.objective.size,
+            training_seeds=np.array(config.seeds),
+            **self._scores(),
+        )
+        write_tree(tree, self.dataset_path)
+
+    def _scores(self) -> dict[str, Any]:
+        records = [checkpoints.load(self.checkpoint(f"minimum_{i}"), self.objective)[1]["scores"] for i in (0, 1)]
+        return {f"minima_{name}": np.array([r[name] for r in records]) for name in records[0]}
+
+
+def _train_unit(unit: tuple[Training, Experiment, int]) -> Trained:
+    training, experiment, seed = unit
+    return training.run(experiment, seed, progress=False)
+
+
+def _recorded(path: Path) -> str | None:
+    """The stage configuration in a checkpoint's record; some other text if there is none to be read."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["record"]["config"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unreadable"
