@@ -128,8 +128,6 @@ class Spectrum:
 
     eigenvalues (k,), largest first, their unit vectors eigenvectors (k, D) and residuals ‖H v − λ v‖ (k,);
     min_eigenvalue and min_residual likewise. An eigenvalue of H lies within each residual of its Ritz value.
-    basis (n, D): orthonormal Lanczos vectors, n = m + 1 (m at an invariant subspace); coefficients (n, m):
-    H basis[:m]ᵀ = basisᵀ coefficients.
     """
 
     eigenvalues: Tensor
@@ -137,8 +135,6 @@ class Spectrum:
     residuals: Tensor
     min_eigenvalue: float
     min_residual: float
-    basis: Tensor
-    coefficients: Tensor
 
 
 def lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, steps: int, top: int) -> Spectrum:
@@ -152,38 +148,33 @@ def lanczos(operator: Callable[[Tensor], Tensor], start: Tensor, steps: int, top
     dimension = start.numel()
     require(1 <= steps <= dimension, "lanczos_steps", f"1…{dimension}", steps)
     require(1 <= top <= steps, "eigenvalues", f"1…{steps}", top)
-    basis = start.new_zeros(steps + 1, dimension)
-    coefficients = torch.zeros(steps + 1, steps, dtype=torch.float64)
-    basis[0] = start / start.norm()
-    done, size = steps, steps + 1
+    basis = start.new_zeros(steps, dimension)
+    projected = torch.zeros(steps, steps, dtype=torch.float64)
+    vector, done, rest = start / start.norm(), steps, 0.0
     for j in range(steps):
-        image = operator(basis[j])
-        scale = float(image.norm())
+        basis[j] = vector
+        vector = operator(basis[j])
+        scale = float(vector.norm())
         for _ in range(2):  # once more removes what rounding left of the first pass
-            overlap = basis[: j + 1] @ image
-            image = image - overlap @ basis[: j + 1]
-            coefficients[: j + 1, j] += overlap.double().cpu()
-        norm = float(image.norm())
-        if norm <= 10 * torch.finfo(start.dtype).eps * max(scale, 1e-30) or j + 1 == dimension:
-            done, size = j + 1, j + 1
+            overlap = basis[: j + 1] @ vector
+            vector = vector - overlap @ basis[: j + 1]
+            projected[: j + 1, j] += overlap.double().cpu()
+        rest = float(vector.norm())
+        if rest <= 10 * torch.finfo(start.dtype).eps * scale or j + 1 == dimension:
+            done, rest = j + 1, 0.0  # an invariant subspace
             break
-        coefficients[j + 1, j] = norm
-        basis[j + 1] = image / norm
-    basis, coefficients = basis[:size], coefficients[:size, :done]
-    square = coefficients[:done]
-    values, vectors = torch.linalg.eigh((square + square.T) / 2)
-    beta = float(coefficients[done, done - 1]) if size > done else 0.0
-    residuals = beta * vectors[-1].abs()
+        vector = vector / rest
+    projected = projected[:done, :done].triu()
+    projected = projected + projected.triu(1).T
+    values, vectors = torch.linalg.eigh(projected)
+    residuals = rest * vectors[-1].abs()
     count = min(top, done)
-    leading = vectors[:, -count:].flip(1)
     return Spectrum(
         eigenvalues=values[-count:].flip(0),
-        eigenvectors=leading.T.to(basis) @ basis[:done],
+        eigenvectors=vectors[:, -count:].flip(1).T.to(basis) @ basis[:done],
         residuals=residuals[-count:].flip(0),
         min_eigenvalue=float(values[0]),
         min_residual=float(residuals[0]),
-        basis=basis,
-        coefficients=coefficients,
     )
 
 
@@ -212,72 +203,67 @@ def block_norms(objective: Objective, theta: Tensor, names: Sequence[str]) -> Te
     return diagonal
 
 
-def traces(
-    operator: Callable[[Tensor], Tensor],
-    probes: Tensor,
-    *,
-    tangent: Tensor | None = None,
-    norms: Tensor | None = None,
-    spectrum: Spectrum | None = None,
-) -> Traces:
-    """Hutchinson estimates from a fixed budget of probes (K, D), E z zᵀ = 1: E zᵀ S H z = Tr(S H), S = 1 or `norms`.
+class Hutchinson:
+    """Traces from a fixed budget of K probes (K, D) with E z zᵀ = 1: Tr(A H) = E zᵀ A H z.
 
-    With a `spectrum` (found from a start vector independent of the probes) its m Lanczos directions V are traced
-    exactly and only the rest is sampled, Tr(S H) = Tr(S H P) + E zᵀ S H (1 − P) z, P = V Vᵀ: without the few large
-    eigenvalues the variance, 2 Σ_{i≠j} H_ij² per Rademacher probe, is far smaller, and the estimate stays unbiased.
-    Tr(Q H) = Tr H − tᵀ H t takes the tangent out exactly, at the price of one more product. Standard errors are those
-    of the mean over probes (NaN for one probe). Absent `tangent` or `norms` give NaN.
-    References: Hutchinson, Commun. Stat. Simul. 18 (1989); Meyer, Musco, Musco & Woodruff, Hutch++ (2021).
+    The full batch is split into `parts` of whole groups, as equal as they can be, and probe k sees part k mod `parts`
+    only: at the cost of K/parts products with the full Hessian the estimate is unbiased for the full batch, and its
+    standard error contains that of the data. `parts=1` is the plain estimator. K must be a multiple of `parts`.
+    A Rademacher probe has the variance 2 Σ_{i≠j} H_ij².
+    Reference: Hutchinson, Commun. Stat. Simul. Comput. 18 (1989) 1059.
     """
-    sampled, known, known_normalized = probes, 0.0, 0.0
-    if spectrum is not None:
-        done = spectrum.coefficients.shape[1]
-        lead = spectrum.basis[:done]
-        sampled = probes - (probes @ lead.T) @ lead
-        known = float(spectrum.coefficients[:done].diagonal().sum())
-        if norms is not None:
-            gram = ((spectrum.basis * norms) @ lead.T).double().cpu()
-            known_normalized = float((gram * spectrum.coefficients).sum())
-    products = operator(sampled if tangent is None else torch.cat([sampled, tangent[None]]))
-    images = products[: len(probes)].double()
-    trace = _mean((probes.double() * images).sum(-1) + known)
-    along = math.nan if tangent is None else float(tangent.double() @ products[-1].double())
-    normalized = Estimate(math.nan, math.nan)
-    if norms is not None:
-        normalized = _mean((probes.double() * norms.double() * images).sum(-1) + known_normalized)
-    return Traces(trace, Estimate(trace.value - along, trace.stderr), normalized)
 
+    def __init__(self, objective: Objective, probes: Tensor, parts: int = 1, *, chunk: int = 512) -> None:
+        group = objective.group_size or 1
+        groups = len(objective.full_batch()) // group
+        require(1 <= parts <= groups, "parts", f"1…{groups}, the number of groups of data", parts)
+        require(len(probes) % parts == 0, "probes", f"a multiple of the {parts} parts of the data", len(probes))
+        self.objective, self.probes, self.chunk = objective, probes, chunk
+        split = torch.tensor_split(objective.full_batch().view(groups, group), parts)
+        self.parts = [part.reshape(-1) for part in split]
+        shares = torch.tensor([len(part) for part in self.parts], dtype=torch.float64) * (parts / (groups * group))
+        self._weights = shares.repeat(len(probes) // parts) / len(probes)
 
-def trace_slope(
-    objective: Objective,
-    theta: Tensor,
-    tangent: Tensor,
-    probes: Tensor,
-    step: float,
-    indices: Tensor | None = None,
-    *,
-    chunk: int = 512,
-) -> Estimate:
-    """Tr(Q ∂_t H), ∂_t H ≈ [H(θ + ε t) − H(θ − ε t)] / 2ε with ε = `step`: the directional derivative along t.
+    def products(self, theta: Tensor) -> Tensor:
+        """H z of each probe, (K, D), H that of the probe's part of the data."""
+        images = torch.empty_like(self.probes)
+        for p, part in enumerate(self.parts):
+            operator = HessianOperator(self.objective, theta, part, chunk=self.chunk)
+            images[p :: len(self.parts)] = operator(self.probes[p :: len(self.parts)])
+        return images
 
-    Both sides see the same probes (K, D), and tᵀ ∂_t H t is subtracted exactly; the error of the difference is O(ε²).
-    A finite ε on purpose: with ReLU the Hessian jumps where a unit switches, a third derivative misses the jumps.
-    """
-    require(step > 0, "slope_step", "a positive number", step)
-    vectors = torch.cat([probes, tangent[None]])
-    forms = []
-    for sign in (1.0, -1.0):
-        products = HessianOperator(objective, theta + sign * step * tangent, indices, chunk=chunk)(vectors)
-        forms.append((vectors.double() * products.double()).sum(-1))
-    slopes = (forms[0] - forms[1]) / (2 * step)
-    mean = _mean(slopes[:-1])
-    return Estimate(mean.value - float(slopes[-1]), mean.stderr)
+    def traces(self, theta: Tensor, tangent: Tensor, norms: Tensor) -> Traces:
+        """Tr H, Tr(Q H) and Tr(S H) at theta for a unit tangent t and a diagonal S = `norms`, all (D,)."""
+        images = self.products(theta)
+        return Traces(
+            self._mean(self._forms(images)),
+            self._mean(self._forms(images, tangent)),
+            self._mean((self.probes.double() * norms.double() * images.double()).sum(-1)),
+        )
 
+    def slope(self, theta: Tensor, tangent: Tensor, step: float) -> Estimate:
+        """Tr(Q ∂_t H), ∂_t H ≈ [H(θ + ε t) − H(θ − ε t)] / 2ε with ε = `step`; both sides see the same probes.
 
-def _mean(samples: Tensor) -> Estimate:
-    number = len(samples)
-    stderr = float(samples.std()) / math.sqrt(number) if number > 1 else math.nan
-    return Estimate(float(samples.mean()), stderr)
+        The error of the difference is O(ε²). A finite ε on purpose: with ReLU the Hessian jumps where a unit switches,
+        and a third derivative misses the jumps.
+        """
+        require(step > 0, "slope_step", "a positive number", step)
+        above, below = (self._forms(self.products(theta + sign * step * tangent), tangent) for sign in (1, -1))
+        return self._mean((above - below) / (2 * step))
+
+    def _forms(self, images: Tensor, tangent: Tensor | None = None) -> Tensor:
+        """zᵀ H z of each probe, with a tangent zᵀ Q H z."""
+        left = self.probes.double()
+        if tangent is not None:
+            left = left - (left @ tangent.double())[:, None] * tangent.double()
+        return (left * images.double()).sum(-1)
+
+    def _mean(self, samples: Tensor) -> Estimate:
+        weights = self._weights.to(samples)
+        mean, number = (weights * samples).sum(), len(samples)
+        square = (weights * (samples - mean)).square().sum()
+        stderr = math.sqrt(float(square) * number / (number - 1)) if number > 1 else math.nan
+        return Estimate(float(mean), stderr)
 
 
 # --- gradient noise -------------------------------------------------------------------------------------------------

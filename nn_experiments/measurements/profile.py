@@ -28,19 +28,21 @@ _PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 class Profile:
     """Budgets of the profile, the same at every point; all points and paths share probes and batches.
 
-    points: number of equally spaced s. probes: Rademacher probes of each trace. eigenvalues: how many of the largest,
-    from `lanczos_steps` steps. curvature_samples: size of the fixed subset (whole groups) whose Hessian is taken; None
-    means the full batch. slope_step: ε of the central difference Tr(Q ∂_t H), as a fraction of the path's length.
+    points: number of equally spaced s. probes: Rademacher probes of each trace, a multiple of `parts`, the number of
+    parts of the data of which each probe sees one (see `curvature.Hutchinson`). slope_step: ε of the central difference
+    Tr(Q ∂_t H), as a fraction of the path's length. eigenvalues: how many of the largest, from `lanczos_steps` steps,
+    of the Hessian of a fixed subset of `eigenvalue_samples` (whole groups); None is the full batch.
     noise_batches: independent minibatches for the covariance of the gradient under `noise`. weight_decay: the
     training's λ, which enters only `weight_decay_penalty`, λ‖θ‖²/2.
     """
 
     points: int = 13
-    probes: int = 8
-    eigenvalues: int = 5
-    lanczos_steps: int = 16
-    curvature_samples: int | None = 512
+    probes: int = 16
+    parts: int = 16
     slope_step: float = 0.01
+    eigenvalues: int = 5
+    lanczos_steps: int = 10
+    eigenvalue_samples: int | None = 512
     noise: Minibatch = field(default_factory=Minibatch)
     noise_batches: int = 64
     weight_decay: float = 0.0
@@ -50,6 +52,12 @@ class Profile:
     def __post_init__(self) -> None:
         require(self.points >= 2, "profile.points", "at least 2", self.points)
         require(self.probes >= 2, "profile.probes", "at least 2 (for a standard error)", self.probes)
+        require(
+            self.parts >= 1 and self.probes % self.parts == 0,
+            "profile.parts",
+            f"a divisor of the {self.probes} probes",
+            self.parts,
+        )
         require(self.eigenvalues >= 1, "profile.eigenvalues", "a number >= 1", self.eigenvalues)
         require(
             self.lanczos_steps >= self.eigenvalues,
@@ -58,10 +66,10 @@ class Profile:
             self.lanczos_steps,
         )
         require(
-            self.curvature_samples is None or self.curvature_samples >= 1,
-            "profile.curvature_samples",
+            self.eigenvalue_samples is None or self.eigenvalue_samples >= 1,
+            "profile.eigenvalue_samples",
             "a number >= 1",
-            self.curvature_samples,
+            self.eigenvalue_samples,
         )
         require(0 < self.slope_step < 1, "profile.slope_step", "a number in 0…1", self.slope_step)
         require(self.noise_batches >= 2, "profile.noise_batches", "at least 2", self.noise_batches)
@@ -85,7 +93,7 @@ class Profile:
         require(len(paths) > 0, "paths", "at least one path", len(paths))
         objective = experiment.objective()
         self.noise.check(objective)
-        curvature.subset(objective, self.curvature_samples)
+        curvature.subset(objective, self.eigenvalue_samples)
         s = np.linspace(0.0, 1.0, self.points)
         units = [
             (self, experiment, frame, float(path_geometry.arc_length(points)[-1]), device)
@@ -117,7 +125,7 @@ class Profile:
             {
                 "normalization_mode": objective.mode,
                 "group_size": objective.group_size or 0,
-                "curvature_samples": len(curvature.subset(objective, self.curvature_samples)),
+                "eigenvalue_samples": len(curvature.subset(objective, self.eigenvalue_samples)),
                 "batch_size": self.noise.batch_size,
                 "probes": self.probes,
                 "weight_decay": self.weight_decay,
@@ -137,15 +145,15 @@ def _measure(profile: Profile, experiment: AnyExperiment, frame: Frame, length: 
     train, test = objective.evaluate(theta), evaluate(experiment, theta, "test", "evaluation")
     gradient = objective.full_value_and_gradient(theta)[1].clone()
 
-    indices = curvature.subset(objective, profile.curvature_samples)
     probes = curvature.rademacher(profile.probes, len(theta), generator(profile.seed, 0), theta)
-    start = torch.randn(len(theta), generator=generator(profile.seed, 1)).to(theta)
-    operator = curvature.HessianOperator(objective, theta, indices)
-    steps = min(profile.lanczos_steps, len(theta))
-    spectrum = curvature.lanczos(operator, start, steps, profile.eigenvalues)
+    hutchinson = curvature.Hutchinson(objective, probes, profile.parts)
     norms = curvature.block_norms(objective, theta, experiment.scale_invariant())
-    traces = curvature.traces(operator, probes, tangent=tangent, norms=norms, spectrum=spectrum)
-    slope = curvature.trace_slope(objective, theta, tangent, probes, profile.slope_step * length, indices)
+    traces = hutchinson.traces(theta, tangent, norms)
+    slope = hutchinson.slope(theta, tangent, profile.slope_step * length)
+
+    start = torch.randn(len(theta), generator=generator(profile.seed, 1)).to(theta)
+    operator = curvature.HessianOperator(objective, theta, curvature.subset(objective, profile.eigenvalue_samples))
+    spectrum = curvature.lanczos(operator, start, min(profile.lanczos_steps, len(theta)), profile.eigenvalues)
 
     draws = generator(profile.seed, 2)
     noise = curvature.gradient_noise(
