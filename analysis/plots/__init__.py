@@ -1,0 +1,88 @@
+"""Figures, one file per measurement: `plot_<measurement>(dataset, ax=None) -> Axes`, to be composed at will.
+
+`plot_file` draws every group of a run or a comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.axes import Axes
+
+from analysis.plots._style import save
+from analysis.plots.effective_potential import plot_effective_potential
+from analysis.plots.mean_force import (
+    plot_force_comparison,
+    plot_force_ratio,
+    plot_mean_force,
+    plot_mean_force_windows,
+)
+from analysis.plots.path import plot_path
+from analysis.plots.profile import PANELS, plot_profile
+from analysis.plots.relaxation import plot_relaxation
+from analysis.plots.stationary import plot_stationary
+from entropy_sim.errors import UserError
+
+__all__ = [
+    "plot_effective_potential",
+    "plot_file",
+    "plot_force_comparison",
+    "plot_force_ratio",
+    "plot_mean_force",
+    "plot_mean_force_windows",
+    "plot_path",
+    "plot_profile",
+    "plot_relaxation",
+    "plot_stationary",
+    "save",
+]
+
+
+def plot_file(tree: xr.DataTree, directory: Path | str, format: str = "png") -> list[Path]:
+    """Draw every group of a run, or of a comparison, into `directory`; the files written.
+
+    format: png, pdf or svg. Raises UserError if there is nothing to draw."""
+    directory = Path(directory)
+    written = [save(ax.figure, directory / f"{name}.{format}") for name, ax in _figures(tree)]  # type: ignore[arg-type]
+    if not written:
+        raise UserError(f"{', '.join(tree.children) or 'no group'}: expected a measurement that can be drawn")
+    return written
+
+
+def _figures(tree: xr.DataTree) -> Iterator[tuple[str, Axes]]:
+    for name, node in tree.children.items():
+        if node.children:  # a comparison: one dataset per run
+            for label, child in node.children.items():
+                yield from _group(name, child.to_dataset(), f"_{label.replace(' ', '_')}")
+        else:
+            yield from _group(name, node.to_dataset(), "")
+
+
+def _group(name: str, ds: xr.Dataset, suffix: str) -> Iterator[tuple[str, Axes]]:
+    """The figures of one group; scans (settings of several values) and tables have none."""
+    if name == "profile" and set(ds["loss"].dims) == {"path_kind", "s"}:
+        for variable in PANELS:
+            if variable in ds:
+                yield f"profile_{variable}{suffix}", plot_profile(ds, variable)
+    elif name == "mean_force" and set(ds.dims) <= {
+        *("s", "s_other", "form"),
+        *("replica", "control_replica", "time_window"),
+    }:
+        yield f"mean_force{suffix}", plot_mean_force(ds)
+        if ds.sizes.get("time_window", 0) > 1:
+            yield f"mean_force_windows{suffix}", plot_mean_force_windows(ds)
+        if "predicted" in ds:
+            yield f"mean_force_comparison{suffix}", plot_force_comparison(ds)
+            yield f"mean_force_ratio{suffix}", plot_force_ratio(ds)
+    elif name == "effective_potential":
+        yield f"effective_potential{suffix}", plot_effective_potential(ds)
+    elif name == "relaxation" and set(ds.dims) <= {"control", "start", "replica", "time"}:
+        yield f"relaxation{suffix}", plot_relaxation(ds)
+    elif name == "stationary" and set(ds.dims) <= {"s", "form"}:
+        for variable in ("density", "free_energy"):
+            if variable in ds:
+                yield f"stationary_{variable}{suffix}", plot_stationary(ds, variable)
+    elif name == "path" and "loss_between" in ds and ds["loss_between"].ndim == 1:
+        yield "path", plot_path(ds)

@@ -1,0 +1,270 @@
+"""Theory and network side by side: `compare` (Python), `entropic compare`, `python -m analysis.compare`.
+
+A comparison is a tree with `source` "analysis". Its groups, each named by the label of the run it is about:
+
+    table                        one row per formula, criterion or result (dim row; `agreement.Row` names the columns)
+    profile/<label>              the run's profile as it is
+    mean_force/<label>           s: force, control, net (each with _stderr); form, s: predicted (+ _stderr,
+                                 predicted_covariance), difference, z, ratio, ratio_low, ratio_high; form: formula,
+                                 overall_ratio (+ _low, _high), chi2, degrees_of_freedom, p, verdict
+    effective_potential/<label>  s: potential (+ _stderr, covariance), arc_length; form, s: predicted (+ _stderr);
+                                 barrier_left, barrier_right (+ _stderr), barrier_position
+    relaxation/<label>           control, start, time: position (+ _stderr); control, start: displacement (+ _stderr),
+                                 own_side, replicas
+    stationary/<label>           s: density, free_energy (+ _stderr); form, s: density_predicted, density_z, …
+
+Forces are per arc length (loss / parameter), potentials in loss; two runs are aligned at the same s, and their forces
+compared only where their paths have the same length. Intervals hold 68 %.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+import xarray as xr
+
+from analysis import agreement, comparisons, criteria, predict, predict_simulation, summaries
+from analysis.agreement import Row
+from analysis.uncertainty import SIGMAS
+from entropy_sim.errors import UserError, require
+from entropy_sim.run_files import output_state, provenance, read_tree, write_tree
+
+SAME_LENGTH = 0.01  # two paths are the same if their lengths agree to this fraction
+Run = tuple[str, xr.DataTree]
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare simulations with a network's run: comparison.nc, figures and report.html.
+
+    Which side a file is on stands in the file. Any measurement may be missing; what lacks data is reported as not
+    determined. A simulation on a path of the network's length is taken as its twin, and compared point by point.
+    """
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("simulation.nc"), Path("network.nc"))
+    """simulations and at most one network run, in any order"""
+    out: Path = Path("comparison")
+    """directory of comparison.nc, figures/ and report.html"""
+    overwrite: bool = False
+    """replace a comparison of other runs"""
+
+    def __post_init__(self) -> None:
+        require(len(self.files) > 0, "files", "at least one netCDF file", self.files)
+
+    def run(self) -> xr.DataTree:
+        """Compare, and write everything into `out`. Raises UserError for files that cannot be compared."""
+        from analysis.report import write_figures, write_report
+
+        simulations, networks = self._read()
+        if len(networks) > 1:
+            raise UserError(f"files: expected at most one network run, found {len(networks)}")
+        network = networks[0][1] if networks else None
+        tree = compare(simulations, network)
+        path = self.out / "comparison.nc"
+        output_state(path, json.loads(tree.attrs["config"]), overwrite=self.overwrite)
+        write_tree(tree, path)
+        figures = write_figures(self.out, simulations, network, tree)
+        write_report(self.out, tree, simulations, network, figures)
+        return tree
+
+    def _read(self) -> tuple[list[Run], list[Run]]:
+        simulations: list[Run] = []
+        networks: list[Run] = []
+        for path in self.files:
+            tree = read_tree(path)
+            source = tree.attrs["source"]
+            if source == "analysis":
+                raise UserError(f"{path}: expected a simulation or a network run, found a comparison")
+            (networks if source == "nn_experiments" else simulations).append((path.stem, tree))
+        names = [name for name, _ in simulations]
+        labels = [n if names.count(n) == 1 else f"{n} {names[: i + 1].count(n)}" for i, n in enumerate(names)]
+        return [(label, tree) for label, (_, tree) in zip(labels, simulations, strict=True)], networks
+
+
+def compare(simulations: Sequence[Run], network: xr.DataTree | None = None) -> xr.DataTree:
+    """The comparison (see the module's docstring) of (label, run) pairs and a network's run, each a tree of the schema.
+
+    Simulations are held against the exact forms of theory.py for their own noise and dynamics; the network against the
+    forms of `predict.predict_network` and against the simulation of its twin. Raises UserError if there is nothing to
+    compare, or labels repeat or collide with "network".
+    """
+    labels = [label for label, _ in simulations] + (["network"] if network is not None else [])
+    require(len(labels) > 0, "files", "at least one run", labels)
+    require(len(set(labels)) == len(labels), "labels", "different labels, none of them 'network'", labels)
+    groups: dict[str, xr.Dataset] = {}
+    rows: list[Row] = []
+    for label, tree in simulations:
+        _simulation(label, tree, groups, rows)
+    if network is not None:
+        _network(network, simulations, groups, rows)
+    if not rows:
+        raise UserError(
+            "files: expected profile, mean_force, relaxation or stationary in one of the runs, found none of them"
+        )
+    groups["table"] = agreement.as_dataset(rows)
+    trees = [*simulations, *([("network", network)] if network is not None else [])]
+    config = {
+        "type": "Comparison",
+        "sigmas": SIGMAS,
+        "runs": {label: summaries.configuration(tree.attrs) for label, tree in trees},
+    }
+    result = xr.DataTree.from_dict({name: _storable(dataset) for name, dataset in groups.items()})
+    result.attrs = provenance(
+        source="analysis",
+        system="; ".join(f"{label}: {tree.attrs.get('system', 'unknown')}" for label, tree in trees),
+        config=config,
+        noise="; ".join(f"{label}: {tree.attrs.get('noise', 'unknown')}" for label, tree in trees),
+        seed=0,
+        threads=1,
+    )
+    return result
+
+
+def _storable(dataset: xr.Dataset) -> xr.Dataset:
+    """Attributes that netCDF can hold."""
+    result = dataset.copy()
+    result.attrs = {k: int(v) if isinstance(v, (bool, np.bool_)) else v for k, v in dataset.attrs.items()}
+    return result
+
+
+# --- one run --------------------------------------------------------------------------------------------------------
+
+
+def _simulation(label: str, tree: xr.DataTree, groups: dict[str, xr.Dataset], rows: list[Row]) -> None:
+    profile, force, relaxed, density = (
+        summaries.measurement(tree, name) for name in ("profile", "mean_force", "relaxation", "stationary")
+    )
+    length = summaries.arc_length(tree)
+    if profile is not None:
+        groups[f"profile/{label}"] = profile
+    if force is not None:
+        predictions = None
+        try:
+            predictions = predict_simulation.predict_simulation(tree, force["s"].values)
+        except UserError as error:
+            rows.append(_not_determined(label, "mean_force", str(error)))
+        result, new = comparisons.mean_force(label, force, predictions, exact=True, quantity="force")
+        rows += new
+        groups[f"mean_force/{label}"] = result
+        if length is not None:
+            potential, new = comparisons.effective_potential(label, result, length, quantity="force")
+            rows += new
+            if potential is not None:
+                groups[f"effective_potential/{label}"] = potential
+    if density is not None:
+        try:
+            predicted = predict_simulation.predict_stationary(tree, density["s"].values)
+            groups[f"stationary/{label}"], new = comparisons.stationary(label, density, predicted)
+            rows += new
+        except UserError as error:
+            groups[f"stationary/{label}"] = density
+            rows.append(_not_determined(label, "stationary", str(error)))
+    if relaxed is not None:
+        groups[f"relaxation/{label}"], _ = comparisons.relaxation(label, relaxed)
+        rows += criteria.replicas_return(label, groups[f"relaxation/{label}"])
+
+
+def _network(network: xr.DataTree, simulations: Sequence[Run], groups: dict[str, xr.Dataset], rows: list[Row]) -> None:
+    label = "network"
+    profile, force, relaxed, path = (
+        summaries.measurement(network, name) for name in ("profile", "mean_force", "relaxation", "path")
+    )
+    length = summaries.arc_length(network)
+    twins = {n: t for n, t in simulations if _same_length(summaries.arc_length(t), length)}
+    if profile is not None:
+        groups[f"profile/{label}"] = profile
+        rows += [criteria.path_is_flat(label, profile, path), criteria.curvature_rises(label, profile)]
+    if force is not None:
+        predictions = _predictions(network, profile, force, twins, length, rows)
+        result, new = comparisons.mean_force(label, force, predictions, exact=False)
+        groups[f"mean_force/{label}"] = result
+        rows += criteria.force_confines(label, result)
+        rows += new
+        heating = criteria.heating_identity(label, force)
+        rows += [heating] if heating is not None else []
+        if length is not None:
+            potential, new = comparisons.effective_potential(label, result, length)
+            rows += new
+            if potential is not None:
+                groups[f"effective_potential/{label}"] = potential
+    if relaxed is not None:
+        others = {n: d for n, t in twins.items() if (d := summaries.measurement(t, "relaxation")) is not None}
+        groups[f"relaxation/{label}"], new = comparisons.relaxation(label, relaxed, others)
+        rows += criteria.replicas_return(label, groups[f"relaxation/{label}"]) + new
+
+
+def _predictions(
+    network: xr.DataTree,
+    profile: xr.Dataset | None,
+    force: xr.Dataset,
+    twins: dict[str, xr.DataTree],
+    length: float | None,
+    rows: list[Row],
+) -> xr.Dataset | None:
+    """All forms there are data for, on the force's s; a row for what is missing."""
+    s = force["s"].values
+    found: list[xr.Dataset] = []
+    rate = summaries.setting("learning_rate", force, network.attrs)
+    if profile is None or length is None or rate is None:
+        lacking = [n for n, v in (("profile", profile), ("arc_length", length), ("learning_rate", rate)) if v is None]
+        rows.append(_not_determined("network", "mean_force", f"no prediction without {', '.join(lacking)}"))
+    else:
+        try:
+            found.append(
+                predict.predict_network(
+                    profile,
+                    arc_length=length,
+                    learning_rate=rate,
+                    momentum=summaries.setting("momentum", force, network.attrs) or 0.0,
+                    noise_factor=_noise_factor(network, profile, force),
+                    s=s,
+                )
+            )
+        except UserError as error:
+            rows.append(_not_determined("network", "mean_force", str(error)))
+    for label, twin in twins.items():
+        simulated = summaries.measurement(twin, "mean_force")
+        if simulated is not None:
+            found.append(comparisons.simulated_form(label, simulated, s))
+    if not found:
+        return None
+    return xr.concat(found, "form", data_vars="minimal", join="override", combine_attrs="override")
+
+
+def _noise_factor(network: xr.DataTree, profile: xr.Dataset, force: xr.Dataset) -> float:
+    """C of the dynamics over C of the profile: the inverse ratio of their batch sizes (1 if either is not told)."""
+    ours = summaries.setting("batch_size", force, network.attrs)
+    measured = summaries.setting("batch_size", profile, network.attrs)
+    return measured / ours if ours and measured else 1.0
+
+
+def _same_length(a: float | None, b: float | None) -> bool:
+    return a is not None and b is not None and abs(a - b) <= SAME_LENGTH * b
+
+
+def _not_determined(label: str, measurement: str, reason: str) -> Row:
+    return Row(label, measurement, "prediction", "formula", "not determined", f"not determined: {reason}")
+
+
+def main(arguments: Sequence[str], prog: str = "python -m analysis.compare") -> None:
+    """Parse `Compare` from the command line, run it and print the table."""
+    from analysis.options import parse
+
+    parsed: Any = parse(Compare, arguments, prog=prog, default=Compare(), description=Compare.__doc__ or "")
+    tree = parsed.run()
+    for row in agreement.rows(tree["table"].to_dataset()):
+        print(f"{row.run:12} {row.measurement:20} {row.quantity}: {row.statement}")
+    print(f"wrote {parsed.out / 'comparison.nc'}, {parsed.out / 'report.html'}")
+
+
+if __name__ == "__main__":
+    from analysis.cli import main as command_line
+
+    sys.exit(command_line(["compare", *sys.argv[1:]]))

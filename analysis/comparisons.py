@@ -1,0 +1,250 @@
+"""Each measurement held against its predictions: the aligned dataset of the comparison, and the rows of the table.
+
+Groups of a comparison are `<measurement>/<label>`; see `analysis.compare` for their variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from analysis import predict, summaries
+from analysis.agreement import Row, formula_row, plus_minus
+from analysis.uncertainty import Estimate, Ratio
+from entropy_sim import statistics
+
+LEVEL = 0.6827  # of confidence intervals: one standard error
+
+
+def _simulated(label: str) -> str:
+    return f"simulated: {label}"
+
+
+def simulated_form(label: str, simulation: xr.Dataset, s: np.ndarray) -> xr.Dataset:
+    """The mean force of a twin's own simulation, interpolated to s (cubic spline), in the layout of a prediction."""
+    summary = summaries.mean_force(simulation)
+    good = np.isfinite(summary["net"].values) & np.isfinite(summary["net_stderr"].values)
+    at = summary["s"].values[good]
+    if at.size < 2:
+        nothing = Estimate(np.full(len(s), np.nan), np.full((len(s), len(s)), np.nan))
+        return predict.as_dataset({_simulated(label): nothing}, {_simulated(label): "simulation of the twin"}, s)
+    onto = predict.spline_matrix(at, s)
+    found = Estimate.independent(summary["net"].values[good], summary["net_stderr"].values[good]).transform(onto)
+    return predict.as_dataset({_simulated(label): found}, {_simulated(label): "simulation of the twin"}, s)
+
+
+def mean_force(
+    label: str, dataset: xr.Dataset, predictions: xr.Dataset | None, *, exact: bool, quantity: str = "net"
+) -> tuple[xr.Dataset, list[Row]]:
+    """The force at the measured s against every form of `predictions` (on the same s)."""
+    result = summaries.mean_force(dataset)
+    measured = Estimate.independent(result[quantity].values, result[f"{quantity}_stderr"].values)
+    rows: list[Row] = []
+    if predictions is None:
+        return result, rows
+    fits, tests, verdicts, z, points = [], [], [], [], []
+    for form in predictions["form"].values:
+        predicted = predict.estimate(predictions, form)
+        row, fit, test = formula_row(label, "mean_force", str(form), measured, predicted, exact=exact)
+        rows.append(row)
+        fits.append(fit)
+        tests.append(test)
+        verdicts.append(row.verdict)
+        error = np.hypot(measured.stderr, predicted.stderr)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z.append(np.where(error > 0, (measured.value - predicted.value) / error, np.nan))
+        points.append(statistics.ratio(measured.value, measured.stderr, predicted.value, predicted.stderr, level=LEVEL))
+    result = result.assign_coords(form=predictions["form"], formula=predictions["formula"])
+    force, one = "loss / parameter", "1"
+    along = ("form", "s")
+    new = {
+        "predicted": (along, predictions["force"].values, force, "predicted mean force along +s"),
+        "predicted_stderr": (along, predictions["force_stderr"].values, force, "standard error of the prediction"),
+        "predicted_covariance": (
+            ("form", "s", "s_other"),
+            predictions["covariance"].values,
+            "loss^2 / parameter^2",
+            "covariance of the prediction",
+        ),
+        "difference": (along, measured.value - predictions["force"].values, force, "measured − predicted"),
+        "z": (along, np.array(z), one, "(measured − predicted) / standard error"),
+        "ratio": (along, np.array([p.value for p in points]), one, "measured / predicted"),
+        "ratio_low": (along, np.array([p.low for p in points]), one, "measured / predicted, lower end (68 %)"),
+        "ratio_high": (along, np.array([p.high for p in points]), one, "measured / predicted, upper end (68 %)"),
+        **_overall(fits),
+        "chi2": (("form",), np.array([t.chi2 for t in tests]), one, "chi2 of measured − predicted"),
+        "degrees_of_freedom": (("form",), np.array([t.degrees_of_freedom for t in tests]), one, "degrees of freedom"),
+        "p": (("form",), np.array([t.p for t in tests]), one, "p-value of chi2"),
+        "verdict": (("form",), np.array(verdicts, dtype=object), one, "agreement"),
+    }
+    for name, (dims, values, units, text) in new.items():
+        result[name] = (dims, values, {"units": units, "long_name": text})
+    for name in ("effective_temperature", "noise_ratio"):
+        if name in predictions:
+            result[name] = predictions[name]
+    result.attrs |= {f"prediction_{k}": v for k, v in predictions.attrs.items()}
+    return result, rows
+
+
+def _overall(fits: list[Ratio]) -> dict[str, tuple]:
+    return {
+        "overall_ratio": (("form",), np.array([f.value for f in fits]), "1", "measured / predicted, all points"),
+        "overall_ratio_low": (("form",), np.array([f.low for f in fits]), "1", "lower end (68 %)"),
+        "overall_ratio_high": (("form",), np.array([f.high for f in fits]), "1", "upper end (68 %)"),
+    }
+
+
+def effective_potential(
+    label: str, force: xr.Dataset, arc_length: float, *, quantity: str = "net"
+) -> tuple[xr.Dataset | None, list[Row]]:
+    """The integral of a compared mean force (`mean_force`'s result), measured and predicted by the same rule.
+
+    Zero at the first measured point; the predicted potentials of forms that are NaN at a point in between are left out.
+    The barrier is the highest measured point above each end of the measured range.
+    """
+    keep = np.isfinite(force[quantity].values) & np.isfinite(force[f"{quantity}_stderr"].values)
+    if keep.sum() < 3:
+        text = "not determined: fewer than 3 points have a force with an error"
+        return None, [Row(label, "effective_potential", "entropic barrier", "result", "not determined", text)]
+    one = force.isel(s=np.flatnonzero(keep))
+    s = one["s"].values
+    y = s * arc_length
+    potential = summaries.integrate(Estimate.independent(one[quantity].values, one[f"{quantity}_stderr"].values), y)
+    result = xr.Dataset(
+        {
+            "potential": ("s", potential.value, {"units": "loss", "long_name": "effective potential"}),
+            "potential_stderr": ("s", potential.stderr, {"units": "loss", "long_name": "standard error"}),
+            "covariance": (("s", "s_other"), potential.covariance, {"units": "loss^2", "long_name": "covariance"}),
+            "arc_length": ("s", y, {"units": "parameter", "long_name": "arc length y"}),
+        },
+        {"s": one["s"]},
+        attrs={"zero": f"s = {s[0]:.3g}", "rule": "trapezoidal"},
+    )
+    rows = [_barrier_row(label, result, potential, s)]
+    if "form" in one.dims:
+        forms, values, errors = [], [], []
+        for form in one["form"].values:
+            part = one.sel(form=form)
+            covariance = part["predicted_covariance"].isel(s_other=np.flatnonzero(keep)).values
+            if np.isfinite(part["predicted"].values).all():
+                found = summaries.integrate(Estimate(part["predicted"].values, covariance), y)
+                forms.append(str(form))
+                values.append(found.value)
+                errors.append(found.stderr)
+        if forms:
+            result = result.assign_coords(form=np.array(forms, dtype=object))
+            result["predicted"] = (("form", "s"), np.array(values), {"units": "loss", "long_name": "predicted"})
+            result["predicted_stderr"] = (
+                ("form", "s"),
+                np.array(errors),
+                {"units": "loss", "long_name": "standard error of the prediction"},
+            )
+    return result, rows
+
+
+def _barrier_row(label: str, result: xr.Dataset, potential: Estimate, s: np.ndarray) -> Row:
+    found = summaries.barrier(potential, s)
+    assert found is not None
+    for side, value, stderr in (
+        ("left", found.left, found.left_stderr),
+        ("right", found.right, found.right_stderr),
+    ):
+        text = f"entropic barrier above the {side} end of the measured range"
+        result[f"barrier_{side}"] = ((), value, {"units": "loss", "long_name": text})
+        result[f"barrier_{side}_stderr"] = ((), stderr, {"units": "loss", "long_name": f"standard error of {text}"})
+    result["barrier_position"] = ((), found.position, {"units": "1", "long_name": "position of the barrier's top"})
+    words = (
+        f"{plus_minus(found.left, found.left_stderr)} loss above s = {s[0]:.3g} and "
+        f"{plus_minus(found.right, found.right_stderr)} above s = {s[-1]:.3g}, top at s = {found.position:.3g}"
+    )
+    lower = "left" if found.left <= found.right else "right"
+    return Row(
+        label,
+        "effective_potential",
+        "entropic barrier",
+        "result",
+        "",
+        words,
+        units="loss",
+        measured=getattr(found, lower),
+        measured_stderr=getattr(found, f"{lower}_stderr"),
+    )
+
+
+def relaxation(
+    label: str, dataset: xr.Dataset, twins: Mapping[str, xr.Dataset] | None = None
+) -> tuple[xr.Dataset, list[Row]]:
+    """Mean positions and displacements (`summaries.relaxation`); for a network, beside those of its twins: the
+    displacement from common starts at the latest common time, as a ratio."""
+    result = summaries.relaxation(dataset)
+    rows = []
+    for name, twin in (twins or {}).items():
+        other = summaries.relaxation(twin)
+        pairs = [
+            (i, j)
+            for i, a in enumerate(result["start"].values)
+            for j, b in enumerate(other["start"].values)
+            if abs(a - b) < 1e-3 and not 0.45 <= a <= 0.55
+        ]
+        time = min(float(result["time"][-1]), float(other["time"][-1]))
+        if not pairs or time <= 0:
+            text = "not determined: the runs have no off-centre start in common"
+            rows.append(Row(label, "relaxation", _simulated(name), "formula", "not determined", text))
+            continue
+        here = _displacements(result, [i for i, _ in pairs], time)
+        there = _displacements(other, [j for _, j in pairs], time)
+        row, _, _ = formula_row(label, "relaxation", _simulated(name), here, there)
+        rows.append(row)
+    return result, rows
+
+
+def _displacements(relaxed: xr.Dataset, starts: list[int], time: float) -> Estimate:
+    """Mean displacement towards the own end at `time`, from the chosen starts, noise on."""
+    noisy = relaxed.sel(control=0).isel(start=starts)
+    sign = np.where(noisy["start"].values < 0.5, -1.0, 1.0)
+    at = noisy.interp(time=time)
+    moved = sign * (at["position"].values - noisy["start"].values)
+    return Estimate.independent(moved, at["position_stderr"].values)
+
+
+def stationary(label: str, dataset: xr.Dataset, predicted: xr.Dataset) -> tuple[xr.Dataset, list[Row]]:
+    """The density of s against each form of `predicted` (form, s), normalised over the same bins, and the free energy
+    up to a constant, which the weighted mean difference fixes (one degree of freedom each)."""
+    result = dataset[[n for n in ("density", "density_stderr", "free_energy", "free_energy_stderr") if n in dataset]]
+    result = result.assign_coords(form=predicted["form"], formula=predicted["formula"])
+    rows: list[Row] = []
+    for name in ("density", "free_energy"):
+        if name not in dataset or name not in predicted:
+            continue
+        value = dataset[name].values
+        has_error = f"{name}_stderr" in dataset
+        stderr = dataset[f"{name}_stderr"].values if has_error else np.full(value.shape, np.nan)
+        measured = Estimate.independent(value, stderr)
+        for i, form in enumerate(predicted["form"].values):
+            expected = predicted[name].values[i]
+            if name == "free_energy":
+                good = measured.determined() & np.isfinite(expected)
+                if good.any():
+                    shift = np.average((value - expected)[good], weights=stderr[good] ** -2)
+                    predicted[name].values[i] = expected = expected + shift
+            test_against = Estimate.independent(expected, np.zeros_like(expected))
+            row, _, _ = formula_row(
+                label,
+                "stationary",
+                f"{name.replace('_', ' ')}, {form}",
+                measured,
+                test_against,
+                exact=True,
+                constraints=1,
+                amplitude=False,
+            )
+            rows.append(row)
+        spec = {"units": dataset[name].attrs["units"], "long_name": f"predicted {dataset[name].attrs['long_name']}"}
+        result[f"{name}_predicted"] = (("form", "s"), predicted[name].values, spec)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = np.where(stderr > 0, (value - predicted[name].values) / stderr, np.nan)
+        result[f"{name}_z"] = (("form", "s"), z, {"units": "1", "long_name": "(measured − predicted) / standard error"})
+    result.attrs |= dataset.attrs
+    return result, rows

@@ -1,0 +1,132 @@
+"""Mean force: the force along the path, its control, its plateau in time, and what theory predicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from analysis import summaries
+from analysis.plots import _style
+
+
+def plot_mean_force(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
+    """The mean force along +s with its noise-free control: a `mean_force` group of a run, or of a comparison."""
+    with _style.style():
+        ax = _style.axes(ax)
+        summary = ds if "force" in ds else summaries.mean_force(ds)
+        s = summary["s"].values
+        ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+        bars: dict[str, Any] = {"fmt": "o", "markersize": 4.5, "capsize": 2.5, "linestyle": "-", "linewidth": 1.2}
+        ax.errorbar(
+            s, summary["force"], summary["force_stderr"], color=_style.BLUE, label="with noise (± 1 s.e.)", **bars
+        )
+        if "control" in summary:
+            bars |= {"fmt": "s", "linestyle": "--"}
+            ax.errorbar(
+                s,
+                summary["control"],
+                summary["control_stderr"],
+                color=_style.VERMILLION,
+                label="without noise (control)",
+                **bars,
+            )
+        _style.position_axis(ax)
+        _style.value_axis(ax, summary["force"])
+        _style.legend(ax)
+    return ax
+
+
+def plot_mean_force_windows(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
+    """The force in each time window (replicas averaged), one line per s: the plateau, or the lack of one."""
+    with _style.style():
+        ax = _style.axes(ax)
+        force = ds["mean_force"]
+        if "diverged" in ds:
+            force = force.where(ds["diverged"] == 0)
+        mean = force.mean("replica", skipna=True)
+        colours = _style.sequence(ds.sizes["s"])
+        ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+        for i, s in enumerate(ds["s"].values):
+            ax.plot(
+                ds["time_window"], mean.isel(s=i), marker="o", markersize=3.5, color=colours[i], label=f"s = {s:.2g}"
+            )
+        ax.set_xlabel(_style.label(ds["time_window"], "middle of the time window, t = step size × steps"))
+        _style.value_axis(ax, ds["mean_force"])
+        _style.legend(ax)
+    return ax
+
+
+def plot_force_comparison(ds: xr.Dataset, ax: Axes | None = None, forms: tuple[str, ...] | None = None) -> Axes:
+    """Measured force (control subtracted, if there is one) with every prediction: a comparison's `mean_force/<label>`.
+
+    forms: which predictions (default: all)."""
+    with _style.style():
+        ax = _style.axes(ax, height=4.2)
+        s = ds["s"].values
+        ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+        name = "measured − control" if "control" in ds else "measured"
+        ax.errorbar(
+            s, ds["net"], ds["net_stderr"], fmt="o", color="black", markersize=4.5, capsize=2.5, label=name, zorder=5
+        )
+        chosen = list(forms or (map(str, ds["form"].values) if "form" in ds.dims else ()))
+        for i, form in enumerate(chosen):
+            one = ds.sel(form=form)
+            good = np.isfinite(one["predicted"].values)
+            if not good.any():
+                continue
+            ratio, low, high = (float(one[f"overall_ratio{e}"]) for e in ("", "_low", "_high"))
+            note = f" (measured/predicted {ratio:.2g} ± {0.5 * (high - low):.1g})" if np.isfinite(high - low) else ""
+            _style.band(
+                ax,
+                s,
+                one["predicted"].values,
+                one["predicted_stderr"].values,
+                marker=".",
+                color=_style.COLOURS[i % len(_style.COLOURS)],
+                linestyle=_style.DASHES[i % len(_style.DASHES)],
+                label=f"{form}{note}",
+            )
+        _style.position_axis(ax)
+        _style.value_axis(ax, ds["net"], "mean force along +s")
+        _style.legend(ax)
+    return ax
+
+
+def plot_force_ratio(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
+    """measured / predicted at every s and form with 68 % intervals, beyond −3 … 6 on a logarithmic axis: a
+    comparison's `mean_force/<label>`. Points whose interval is unbounded are left out."""
+    with _style.style():
+        ax = _style.axes(ax, height=3.8)
+        forms = list(map(str, ds["form"].values))
+        ax.axhline(1, color="black", linewidth=1, label="agreement")
+        shift, shown = 0.008, [0.0, 1.0]
+        for i, form in enumerate(forms):
+            one = ds.sel(form=form)
+            ratio, low, high = (one[n].values for n in ("ratio", "ratio_low", "ratio_high"))
+            good = np.isfinite(ratio) & np.isfinite(low) & np.isfinite(high)
+            if not good.any():
+                continue
+            shown += [low[good].min(), high[good].max()]
+            bars = np.abs(np.stack([ratio - low, high - ratio])[:, good])
+            at = ds["s"].values[good] + shift * (i - (len(forms) - 1) / 2)
+            ax.errorbar(
+                at,
+                ratio[good],
+                bars,
+                fmt="osD^vP"[i % 6],
+                markersize=4,
+                capsize=2,
+                color=_style.COLOURS[i % len(_style.COLOURS)],
+                label=form,
+            )
+        ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+        if min(shown) < -3 or max(shown) > 6:
+            ax.set_yscale("symlog", linthresh=1.0)
+            ax.yaxis.set_major_formatter("{x:g}")
+        _style.position_axis(ax)
+        ax.set_ylabel("measured / predicted")
+        _style.legend(ax)
+    return ax

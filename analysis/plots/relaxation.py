@@ -1,0 +1,51 @@
+"""Relaxation: position along the path against time, for replicas released on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from analysis import summaries
+from analysis.plots import _style
+
+_MOST_REPLICAS = 8  # thin lines of single replicas are drawn up to this many
+
+
+def plot_relaxation(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
+    """Mean position (± 1 s.e.) from each start, the noise-free control dashed: a `relaxation` group of a run, whose
+    single replicas are thin lines, or of a comparison."""
+    with _style.style():
+        ax = _style.axes(ax, height=4.2)
+        summary = ds if "displacement" in ds else summaries.relaxation(ds)
+        time = summary["time"].values
+        colours = _style.sequence(summary.sizes["start"])
+        if "displacement" not in ds and ds.sizes.get("replica", 99) <= _MOST_REPLICAS:
+            noisy = ds["position"].sel(control=0) if "control" in ds["position"].dims else ds["position"]
+            for i in range(ds.sizes["start"]):
+                ax.plot(time, noisy.isel(start=i).transpose("time", "replica"), color=colours[i], lw=0.5, alpha=0.5)
+        for control in summary["control"].values:
+            first = True
+            for i, start in enumerate(summary["start"].values):
+                one = summary.sel(control=control).isel(start=i)
+                good = np.isfinite(one["position"].values)
+                if not good.any():
+                    continue
+                text = f"s = {start:.2g}" if control == 0 else "without noise" if first else None
+                _style.band(
+                    ax,
+                    time[good],
+                    one["position"].values[good],
+                    one["position_stderr"].values[good],
+                    color=colours[i] if control == 0 else "black",
+                    linestyle="-" if control == 0 else (0, (4, 2)),
+                    linewidth=1.8 if control == 0 else 1.2,
+                    label=text,
+                )
+                first = False
+        ax.set_xlabel(_style.label(summary["time"], "time t = step size × steps"))
+        ax.set_ylabel("position along the path, s")
+        ax.set_ylim(-0.03, 1.03)
+        ax.set_xlim(time[0], time[-1])
+        _style.legend(ax)
+    return ax

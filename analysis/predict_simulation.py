@@ -1,0 +1,218 @@
+"""The mean force and stationary density that theory.py predicts for a simulation, from its own exact profile.
+
+The profile gives U and all transverse stiffnesses k_i on its points; between them, and for slopes, cubic splines. What
+the splines may be wrong by, their difference from those through every second point, is the prediction's standard error.
+Noise and dynamics are read from the run's `config`. Forms:
+
+    thermal | curvature-proportional | small step    −U' − ½ Σ k_i' D_i/k_i, continuous time (which name depends on
+                                                     the noise: D_i = T, D_i ∝ k_i, anything else)
+    finite step | finite learning rate               −U' − ½ Σ k_i' <x_i²> with the update rule's exact variance
+
+D_i is the diffusion across the path, for SGD ``eta C_i / (2(1−beta))``. Leimkuhler–Matthews leaves no step-size error
+on a quadratic, so its two forms are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from analysis import summaries
+from analysis.predict import FINITE_RATE, PROPORTIONAL, THERMAL, as_dataset, path_profile, spline_matrix
+from analysis.uncertainty import Array, Estimate
+from entropy_sim import theory
+from entropy_sim.errors import UserError
+
+SMALL_STEP = "small step"
+FINITE_STEP = "finite step"
+_BINS = 16  # points of the fine grid per bin of a density
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a simulation was run with: noise and dynamics as in its configuration."""
+
+    noise: Mapping[str, Any]
+    dynamics: Mapping[str, Any]
+
+    @property
+    def sgd(self) -> bool:
+        return self.dynamics["type"] == "SGD"
+
+    @property
+    def temperature(self) -> float | None:
+        """T of thermal noise, None for other noise."""
+        return float(self.noise["temperature"]) if self.noise["type"] == "Thermal" else None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Exact curves along the path: U (n,), k_i and the noise (D_i or C_i) across it (n, modes), D_y along it (n,)."""
+
+    s: Array
+    energy: Array
+    stiffness: Array
+    noise: Array
+    along: Array | None
+
+
+def predict_simulation(tree: xr.DataTree, s: Array) -> xr.Dataset:
+    """The forms above at s (m,), energetic part included, as a dataset of predictions (see `analysis.predict`).
+
+    Raises UserError if the run has no profile with all transverse stiffnesses, or a configuration without noise and
+    dynamics that these forms cover.
+    """
+    setting, profile, length = _read(tree)
+    estimates = {}
+    for form in _forms(setting):
+        value = _force(form, setting, profile, s, length)
+        coarse = _every_second(profile)
+        error = np.zeros_like(value) if coarse is None else value - _force(form, setting, coarse, s, length)
+        estimates[form] = Estimate.independent(value, np.abs(error))
+    return as_dataset(estimates, {form: _formula(form, setting) for form in estimates}, np.asarray(s, float))
+
+
+def predict_stationary(tree: xr.DataTree, s: Array) -> xr.Dataset:
+    """Stationary density of s, ``p ∝ exp(∫ f/D_y dy) / D_y``, averaged over the bins around s, and free energy
+    ``−T ln p`` (−ln p where the noise is not thermal), dims (form, s), for each form of the force.
+
+    Thermal and small step: exact, ``p ∝ exp(−U/T) Π k_i^(-1/2)``. Otherwise for fast transverse modes.
+    s: equally spaced bin centres that fill 0…1. Raises UserError as `predict_simulation`, or if nothing moves along
+    the path.
+    """
+    setting, profile, length = _read(tree)
+    if profile.along is None or not np.all(profile.along > 0):
+        raise UserError("profile: expected noise along the path for a stationary density, found none")
+    s = np.asarray(s, float)
+    width = 1 / len(s)
+    if not np.allclose(s, (np.arange(len(s)) + 0.5) * width, atol=1e-6):
+        raise UserError("stationary/s: expected the centres of equal bins that fill 0…1, found others")
+    fine = (np.arange(_BINS * len(s)) + 0.5) * width / _BINS
+    scale = setting.temperature or 1.0
+    densities, energies = [], []
+    forms = _forms(setting)
+    for form in forms:
+        force = _force(form, setting, profile, fine, length)
+        along = spline_matrix(profile.s, fine) @ profile.along
+        density = theory.stationary_density(fine * length, force, along).reshape(len(s), _BINS).mean(1)
+        density /= density.mean()
+        densities.append(density)
+        energies.append(-scale * np.log(density))
+    return xr.Dataset(
+        {"density": (("form", "s"), np.array(densities)), "free_energy": (("form", "s"), np.array(energies))},
+        {
+            "form": np.array(forms, dtype=object),
+            "s": s,
+            "formula": ("form", np.array([_formula(form, setting) for form in forms], dtype=object)),
+        },
+    )
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def _read(tree: xr.DataTree) -> tuple[Setting, Profile, float]:
+    dataset, length = summaries.measurement(tree, "profile"), summaries.arc_length(tree)
+    if dataset is None or length is None:
+        raise UserError(f"no prediction without {'a profile' if dataset is None else 'the arc length'} of the path")
+    config = summaries.configuration(tree.attrs)
+    found = {key: value for key, value in summaries.walk(config) if key in ("noise", "dynamics")}
+    if not all(isinstance(found.get(key), dict) for key in ("noise", "dynamics")):
+        raise UserError("config: expected a noise and a dynamics to predict from, found none")
+    setting = Setting(found["noise"], found["dynamics"])
+    return setting, _profile(path_profile(dataset), setting), length
+
+
+def _profile(p: xr.Dataset, setting: Setting) -> Profile:
+    if "hessian_eigenvalue" not in p:
+        raise UserError("profile: expected hessian_eigenvalue (all transverse stiffnesses), found no such variable")
+    stiffness = p["hessian_eigenvalue"].transpose("s", ...).values.astype(float)
+    total = p.get("hessian_trace_transverse", p.get("hessian_trace"))
+    if total is not None and not np.allclose(stiffness.sum(-1), total.values, rtol=1e-6):
+        raise UserError("profile/hessian_eigenvalue: expected all transverse modes, found some of the trace only")
+    noise, along = _noise(p, setting, stiffness)
+    return Profile(p["s"].values.astype(float), p["loss"].values.astype(float), stiffness, noise, along)
+
+
+def _noise(p: xr.Dataset, setting: Setting, k: Array) -> tuple[Array, Array | None]:
+    """D_i or C_i across the path, and the diffusion D_y along it (for SGD eta C_y / (2(1−beta)))."""
+    noise, kind = setting.noise, setting.noise["type"]
+    ones = np.ones(len(k))
+    along: Array | None
+    if kind == "Thermal":
+        across, along = noise["temperature"] * np.ones_like(k), noise["temperature"] * ones
+    elif kind in ("CurvaturePower", "CurvatureCovariance"):
+        across = noise["temperature" if kind == "CurvaturePower" else "scale"] * k ** noise["exponent"]
+        along = noise["along_path"] * ones
+    elif kind == "TabulatedCovariance":
+        if "noise_eigenvalue" not in p:
+            raise UserError("profile: expected noise_eigenvalue, the twin's gradient noise, found no such variable")
+        across = p["noise_eigenvalue"].transpose("s", ...).values.astype(float)
+        along = None
+        if "noise_trace" in p and "noise_trace_transverse" in p:
+            along = (p["noise_trace"] - p["noise_trace_transverse"]).values.astype(float)
+    elif kind == "GradientCovariance" and len(noise["covariance"]) == 1:
+        row = np.broadcast_to(np.asarray(noise["covariance"][0], float), (k.shape[-1] + 1,))
+        across, along = row[1:] * np.ones_like(k), row[0] * ones
+    else:
+        raise UserError(f"config.noise: expected a noise that is diagonal in the modes, found {kind}")
+    if setting.sgd and along is not None:
+        along = theory.effective_temperature(
+            np.clip(along, 0.0, None), setting.dynamics["learning_rate"], setting.dynamics["momentum"]
+        )
+    return across, along
+
+
+def _every_second(profile: Profile) -> Profile | None:
+    """The profile on every second point (both ends kept), None if it has too few or an even number of points."""
+    if len(profile.s) < 9 or len(profile.s) % 2 == 0:
+        return None
+    along = None if profile.along is None else profile.along[::2]
+    return Profile(profile.s[::2], profile.energy[::2], profile.stiffness[::2], profile.noise[::2], along)
+
+
+# --- forms ----------------------------------------------------------------------------------------------------------
+
+
+def _forms(setting: Setting) -> list[str]:
+    exponent = setting.noise.get("exponent")
+    small = THERMAL if setting.noise["type"] == "Thermal" else PROPORTIONAL if exponent == 1 else SMALL_STEP
+    if setting.sgd:
+        return [small, FINITE_RATE]
+    return [small] if setting.dynamics.get("scheme") == "leimkuhler_matthews" else [small, FINITE_STEP]
+
+
+def _formula(form: str, setting: Setting) -> str:
+    if form == THERMAL:
+        return "−U' − (T/2) Σ k_i'/k_i; density ∝ exp(−U/T) Π k_i^(−1/2)"
+    if form == FINITE_STEP:
+        return "−U' − ½ Σ k_i' D_i / (k_i (1 − h k_i/2)), Euler–Maruyama with step h"
+    if form == FINITE_RATE:
+        return "−U' − ½ Σ k_i' η C_i (1+β) / (k_i (1−β)(2(1+β) − η k_i))"
+    return "−U' − ½ Σ k_i' D_i/k_i" + (", D_i = η C_i / 2(1−β)" if setting.sgd else "")
+
+
+def _force(form: str, setting: Setting, profile: Profile, s: Array, length: float) -> Array:
+    y, at = profile.s * length, np.asarray(s, float) * length
+    value, slope = spline_matrix(y, at), spline_matrix(y, at, derivative=1)
+    k, noise = value @ profile.stiffness, np.clip(value @ profile.noise, 0.0, None)
+    inside = np.isfinite(k).all(-1) & (k > 0).all(-1)
+    result = np.full(len(at), np.nan)
+    variance = _variance(form, setting, k[inside], noise[inside])
+    result[inside] = theory.mean_force((slope @ profile.stiffness)[inside], variance, (slope @ profile.energy)[inside])
+    return result
+
+
+def _variance(form: str, setting: Setting, k: Array, noise: Array) -> Array:
+    if form == FINITE_RATE:
+        return theory.variance_sgd(k, noise, setting.dynamics["learning_rate"], setting.dynamics["momentum"])
+    if form == FINITE_STEP:
+        return theory.variance_euler_maruyama(k, noise, setting.dynamics["step"])
+    if setting.sgd:
+        rate, momentum = setting.dynamics["learning_rate"], setting.dynamics["momentum"]
+        noise = theory.effective_temperature(noise, rate, momentum)
+    return noise / k

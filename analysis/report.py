@@ -1,0 +1,184 @@
+"""The report: figures with computed captions, and one self-contained HTML file to be mailed.
+
+Everything is embedded (figures as data URIs, style inline); nothing is fetched when it is read.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import xarray as xr
+from matplotlib.axes import Axes
+
+from analysis import agreement, captions, plots, summaries
+from analysis.uncertainty import SIGMAS
+from entropy_sim.run_files import write_whole
+
+Run = tuple[str, xr.DataTree]
+
+#: Panels of a network's profile in the report, as far as measured; `entropic plot` draws all of them.
+NETWORK_PANELS = ("loss", "test_error", "hessian_trace", "hessian_trace_normalized", "noise_trace")
+SIMULATION_PANELS = ("hessian_trace",)
+
+
+class Figure(NamedTuple):
+    """A figure on disk, the caption that states its finding, its text alternative and the run it belongs to."""
+
+    path: Path
+    caption: str
+    alt: str
+    run: str
+
+
+def write_figures(
+    directory: Path | str,
+    simulations: Sequence[Run],
+    network: xr.DataTree | None,
+    comparison: xr.DataTree,
+    formats: Sequence[str] = ("png", "svg"),
+) -> list[Figure]:
+    """Draw the comparison into `directory`/figures, once per format; the figures of the first format, in order.
+
+    formats: png first (the report embeds it), then any of svg and pdf. The network's figures come first.
+    """
+    runs = [*([("network", network)] if network is not None else []), *simulations]
+    written = []
+    for label, tree in runs:
+        for name, ax, caption, alt in _figures(label, tree, comparison):
+            stem = Path(directory) / "figures" / f"{label}_{name}".replace(" ", "_")
+            paths = [plots.save(ax.figure, stem.with_name(f"{stem.name}.{kind}")) for kind in formats]  # type: ignore[arg-type]
+            written.append(Figure(paths[0], caption, alt, label))
+    return written
+
+
+def _figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> Iterator[tuple[str, Axes, str, str]]:
+    """(name, axes, caption, text alternative) of one run."""
+    rows = agreement.rows(comparison["table"].to_dataset())
+
+    def group(name: str) -> xr.Dataset | None:
+        path = f"{name}/{label}"
+        return comparison[path].to_dataset() if name in comparison and label in comparison[name].children else None
+
+    profile = group("profile")
+    if profile is not None:
+        for variable in NETWORK_PANELS if label == "network" else SIMULATION_PANELS:
+            if variable in profile:
+                name = str(profile[variable].attrs["long_name"])
+                caption = captions.profile_caption(variable, profile, rows, label)
+                yield f"profile_{variable}", plots.plot_profile(profile, variable), caption, f"{name} against s"
+    force = group("mean_force")
+    if force is not None:
+        caption = captions.force_caption(rows, label)
+        if "control" in force or "predicted" not in force:
+            yield "mean_force", plots.plot_mean_force(force), caption, "mean force along the path against s"
+        raw = summaries.measurement(tree, "mean_force")
+        if label == "network" and raw is not None and raw.sizes["time_window"] > 1:
+            alt = "mean force in each time window"
+            yield "mean_force_windows", plots.plot_mean_force_windows(raw), captions.windows_caption(raw), alt
+        if "predicted" in force:
+            caption = captions.comparison_caption(rows, label)
+            yield "mean_force_comparison", plots.plot_force_comparison(force), caption, "measured and predicted force"
+            if label == "network":
+                caption = "Measured over predicted force at each position, with 68 % intervals; 1 is agreement."
+                yield "mean_force_ratio", plots.plot_force_ratio(force), caption, "measured over predicted force"
+    potential = group("effective_potential")
+    if potential is not None:
+        caption = captions.potential_caption(rows, label)
+        yield "effective_potential", plots.plot_effective_potential(potential), caption, "effective potential against s"
+    relaxed = group("relaxation")
+    if relaxed is not None:
+        raw = summaries.measurement(tree, "relaxation")
+        alt = f"position against time; displacement towards the own end {captions.relaxation_table(relaxed)}"
+        caption = captions.relaxation_caption(rows, label)
+        yield "relaxation", plots.plot_relaxation(relaxed if raw is None else raw), caption, alt
+    density = group("stationary")
+    if density is not None:
+        caption = captions.comparison_caption(rows, label, "stationary")
+        for variable in ("density", "free_energy"):
+            if variable in density:
+                yield f"stationary_{variable}", plots.plot_stationary(density, variable), caption, f"{variable} of s"
+
+
+def write_report(
+    directory: Path | str,
+    comparison: xr.DataTree,
+    simulations: Sequence[Run],
+    network: xr.DataTree | None,
+    figures: Sequence[Figure],
+    title: str = "Entropic forces: theory against network",
+) -> Path:
+    """Write `directory`/report.html, whole or not at all; its path. Links go to the netCDF files beside it."""
+    directory = Path(directory)
+    rows = agreement.rows(comparison["table"].to_dataset())
+    headline, evidence = captions.finding(rows)
+    runs = [*([("network", network)] if network is not None else []), *simulations]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    html = environment.get_template("report.html").render(
+        title=title,
+        headline=headline,
+        evidence=evidence,
+        counts=agreement.count(rows),
+        what_was_run=captions.what_was_run(simulations, network),
+        figures=[_embedded(f) for f in figures],
+        rows=rows,
+        sigmas=SIGMAS,
+        formulas=_formulas(comparison),
+        dropped=_dropped(comparison),
+        configurations=[(label, _pretty(tree)) for label, tree in runs],
+        provenance=[(label, _provenance(tree)) for label, tree in [*runs, ("comparison", comparison)]],
+        files=sorted(p.name for p in directory.glob("*.nc")),
+    )
+    path = directory / "report.html"
+    return write_whole(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
+
+
+def _embedded(figure: Figure) -> dict[str, str]:
+    kind = {"png": "png", "svg": "svg+xml"}[figure.path.suffix.removeprefix(".")]
+    data = base64.b64encode(figure.path.read_bytes()).decode("ascii")
+    return {
+        "source": f"data:image/{kind};base64,{data}",
+        "caption": figure.caption,
+        "alt": figure.alt,
+        "run": figure.run,
+        "name": figure.path.stem,
+    }
+
+
+def _formulas(comparison: xr.DataTree) -> list[tuple[str, str]]:
+    """Each form once, with what was evaluated."""
+    found: dict[str, str] = {}
+    for name in ("mean_force", "stationary"):
+        for node in comparison[name].children.values() if name in comparison else ():
+            if "formula" in node.coords:
+                one = node.to_dataset()
+                found |= dict(zip(map(str, one["form"].values), map(str, one["formula"].values), strict=True))
+    return list(found.items())
+
+
+def _dropped(comparison: xr.DataTree) -> list[str]:
+    nodes = comparison["mean_force"].children.items() if "mean_force" in comparison else ()
+    return [
+        f"{label}: {node.attrs['prediction_dropped']}" for label, node in nodes if node.attrs.get("prediction_dropped")
+    ]
+
+
+def _pretty(tree: xr.DataTree) -> str:
+    return json.dumps(summaries.configuration(tree.attrs), indent=2, ensure_ascii=False)
+
+
+def _provenance(tree: xr.DataTree) -> list[tuple[str, str]]:
+    names = ("source", "created", "git_commit", "seed", "threads", "device", "normalization_mode", "schema_version")
+    found: list[tuple[str, Any]] = [(n.replace("_", " "), tree.attrs[n]) for n in names if n in tree.attrs]
+    try:
+        versions = json.loads(tree.attrs.get("versions", "{}"))
+        found.append(("versions", ", ".join(f"{n} {v}" for n, v in versions.items())))
+    except json.JSONDecodeError:
+        pass
+    return [(n, str(v)) for n, v in found]

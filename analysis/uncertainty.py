@@ -1,0 +1,205 @@
+"""Errors carried along: linear propagation, ratios with errors on both sides, and what may be said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special
+
+Array = NDArray[np.float64]
+Verdict = Literal["agrees", "disagrees", "not determined"]
+
+#: Agreement and disagreement are declared at this many standard errors, fixed here and nowhere else.
+SIGMAS = 3.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Values (n,) with their covariance (n, n), in the units of the values and their square."""
+
+    value: Array
+    covariance: Array
+
+    @property
+    def stderr(self) -> Array:
+        """Standard errors (n,)."""
+        return np.sqrt(np.clip(np.diag(self.covariance), 0.0, None))
+
+    @classmethod
+    def independent(cls, value: Array, stderr: Array) -> Estimate:
+        """Values whose errors are independent of one another."""
+        return cls(np.asarray(value, float), np.diag(np.square(np.asarray(stderr, float))))
+
+    def select(self, keep: NDArray[np.bool_]) -> Estimate:
+        """The marked values and their part of the covariance."""
+        return Estimate(self.value[keep], self.covariance[np.ix_(keep, keep)])
+
+    def transform(self, matrix: Array) -> Estimate:
+        """``M v`` with covariance ``M C M^T``, exact for a linear map M (m, n)."""
+        return Estimate(matrix @ self.value, matrix @ self.covariance @ matrix.T)
+
+    def minus(self, other: Estimate) -> Estimate:
+        """The difference of two independent estimates of the same shape."""
+        return Estimate(self.value - other.value, self.covariance + other.covariance)
+
+    def determined(self) -> NDArray[np.bool_]:
+        """Which values are finite and have a finite, positive standard error."""
+        stderr = self.stderr
+        return np.isfinite(self.value) & np.isfinite(stderr) & (stderr > 0)
+
+
+def propagate(
+    function: Callable[[Mapping[str, Array]], Array], values: Mapping[str, Array], errors: Mapping[str, Array]
+) -> Estimate:
+    """First-order error propagation ``C_f = J diag(sigma^2) J^T`` of independent input errors through `function`.
+
+    function: takes the dictionary of inputs, returns (n,). errors: standard errors in the shape of their input; an
+    input that is missing here, and every entry that is not finite and positive, counts as exact. The Jacobian is taken
+    by central differences of a hundredth of each standard error.
+    """
+    inputs = {name: np.array(value, float) for name, value in values.items()}
+    result = np.asarray(function(inputs), float)
+    covariance = np.zeros((result.size, result.size))
+    for name, error in errors.items():
+        error = np.broadcast_to(np.asarray(error, float), inputs[name].shape)
+        for index in zip(*np.nonzero(np.isfinite(error) & (error > 0)), strict=True):
+            centre, step = inputs[name][index], 0.01 * error[index]
+            inputs[name][index] = centre + step
+            above = np.asarray(function(inputs), float)
+            inputs[name][index] = centre - step
+            below = np.asarray(function(inputs), float)
+            inputs[name][index] = centre
+            sensitivity = (above - below) * (0.5 * error[index] / step)
+            # An input of one point leaves the NaN of another alone.
+            sensitivity[~np.isfinite(sensitivity)] = 0.0
+            covariance += np.outer(sensitivity, sensitivity)
+    return Estimate(result, covariance)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """measured / predicted with its confidence interval; unbounded intervals are infinite, unknown ones NaN."""
+
+    value: float
+    low: float
+    high: float
+    chi2: float
+    degrees_of_freedom: int
+
+    @property
+    def stderr(self) -> float:
+        """Half the width of the interval."""
+        return 0.5 * (self.high - self.low)
+
+
+UNKNOWN_RATIO = Ratio(np.nan, np.nan, np.nan, np.nan, 0)
+
+
+def _usable(measured: Estimate, predicted: Estimate) -> NDArray[np.bool_]:
+    return measured.determined() & np.isfinite(predicted.value) & np.isfinite(predicted.stderr)
+
+
+def ratio(measured: Estimate, predicted: Estimate) -> Ratio:
+    """The factor r in ``measured = r · predicted``, both with errors, by least squares through the origin.
+
+    Minimises ``chi2(r) = d^T (C_m + r^2 C_p)^-1 d``, ``d = m − r p``: the maximum-likelihood slope with Gaussian errors
+    on both sides, not attenuated by the errors of the prediction. The interval is where chi2 has risen by 1 (for one
+    point this is Fieller's interval), or by chi2 per degree of freedom where that is larger (Birge's scale factor: the
+    points scatter more than their errors). Points without a finite value and a positive error are left out; with none
+    left everything is NaN. With fewer than ``r = ∞`` excluded, the interval is infinite.
+    Reference: Fieller (1954), J. R. Stat. Soc. B 16, 175; Birge (1932), Phys. Rev. 40, 207.
+    """
+    keep = _usable(measured, predicted)
+    if not keep.any() or not np.any(predicted.value[keep] != 0):
+        return UNKNOWN_RATIO
+    m, p = measured.select(keep), predicted.select(keep)
+    # r = tan(phi) / scale makes infinity an ordinary point, and scale the two axes comparable.
+    scale = float(np.sqrt(np.mean(p.value**2) / max(np.mean(m.value**2), np.mean(m.stderr**2))))
+
+    def chi2(phi: float) -> float:
+        c, s = np.cos(phi), np.sin(phi) / scale
+        difference = c * m.value - s * p.value
+        covariance = c * c * m.covariance + s * s * p.covariance
+        # An exact prediction has no covariance: a hair of the measured one keeps r = infinity finite but excluded.
+        covariance = covariance + 1e-12 * np.diag(np.diag(m.covariance))
+        return float(difference @ np.linalg.solve(covariance, difference))
+
+    grid = np.linspace(-np.pi / 2, np.pi / 2, 401)
+    values = np.array([chi2(phi) for phi in grid])
+    best = int(np.argmin(values))
+    spacing = grid[1] - grid[0]
+    found = optimize.minimize_scalar(
+        chi2,
+        bounds=(max(grid[best] - spacing, grid[0]), min(grid[best] + spacing, grid[-1])),
+        method="bounded",
+        options={"xatol": 1e-10},
+    )
+    centre, minimum = float(found.x), float(found.fun)
+    freedom = int(keep.sum()) - 1
+    level = minimum + max(1.0, minimum / freedom if freedom else 1.0)
+    limits = [_crossing(chi2, centre, direction, level) for direction in (-1.0, 1.0)]
+    low, high = (np.tan(limit) / scale if abs(limit) < np.pi / 2 else np.copysign(np.inf, limit) for limit in limits)
+    return Ratio(float(np.tan(centre) / scale), float(low), float(high), minimum, freedom)
+
+
+def _crossing(chi2: Callable[[float], float], centre: float, direction: float, level: float) -> float:
+    """The angle at which chi2 first exceeds `level`, going from `centre`; ±pi/2 if it does not before infinity."""
+    step, inside = 1e-6, centre
+    while True:
+        outside = centre + direction * step
+        if abs(outside) >= np.pi / 2:
+            outside = direction * np.pi / 2
+            if chi2(outside) <= level:
+                return outside
+        if chi2(outside) > level:
+            return float(optimize.brentq(lambda phi: chi2(phi) - level, min(inside, outside), max(inside, outside)))
+        inside, step = outside, step * 1.3
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """chi2 of measured − predicted, its degrees of freedom, the p-value and the equivalent two-sided z."""
+
+    chi2: float
+    degrees_of_freedom: int
+    p: float
+    z: float
+
+
+def agreement(measured: Estimate, predicted: Estimate, *, constraints: int = 0) -> Agreement:
+    """``chi2 = d^T C^-1 d`` of the difference d with the summed covariance C, over the points that have an error.
+
+    constraints: degrees of freedom already used up (1 for a normalised histogram). All NaN where nothing is left.
+    """
+    keep = _usable(measured, predicted)
+    freedom = int(keep.sum()) - constraints
+    if freedom < 1:
+        return Agreement(np.nan, 0, np.nan, np.nan)
+    difference = measured.minus(predicted).select(keep)
+    chi2 = float(difference.value @ np.linalg.pinv(difference.covariance, hermitian=True) @ difference.value)
+    p = float(special.chdtrc(freedom, chi2))
+    # Where p underflows, Fisher's normal approximation of chi2.
+    z = float(-special.ndtri(p / 2)) if p > 1e-300 else float(np.sqrt(2 * chi2) - np.sqrt(2 * freedom - 1))
+    return Agreement(chi2, freedom, p, z)
+
+
+def ratio_verdict(found: Ratio) -> Verdict:
+    """What a ratio says: it agrees if 1 lies within 3 standard errors and 0 does not; disagrees if 1 does not; else
+    nothing is determined (the data could not tell the prediction from no force at all)."""
+    if not np.isfinite(found.value) or not np.isfinite(found.stderr) or found.stderr <= 0:
+        return "not determined"
+    below, above = SIGMAS * (found.value - found.low), SIGMAS * (found.high - found.value)
+    if not found.value - below <= 1 <= found.value + above:
+        return "disagrees"
+    return "not determined" if found.value - below <= 0 else "agrees"
+
+
+def chi2_verdict(found: Agreement) -> Verdict:
+    """Disagreement where the p-value is below that of 3 standard errors."""
+    if not np.isfinite(found.p):
+        return "not determined"
+    return "agrees" if found.p >= 2 * special.ndtr(-SIGMAS) else "disagrees"
