@@ -149,20 +149,22 @@ def test_projection_of_one_vector_gives_numbers(kind):
 
 
 def test_projection_near_the_previous_position_does_not_jump():
-    """A hairpin: the nearest leg is the wrong one, and only the window keeps to the leg we are on."""
+    """A hairpin: the nearest leg is the wrong one for the first two, and only the window keeps to the leg we are on."""
     points = np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 1.0], [0.0, 1.0]])
-    theta = np.array([[2.0, 0.6], [3.0, 0.6]])
+    theta = np.array([[2.0, 0.6], [3.0, 0.6], [9.0, 0.6]])
     jumped, _ = path_geometry.project(points, theta)
-    assert np.allclose(jumped, [19 / 21, 18 / 21])
-    followed, distance = path_geometry.project(points, theta, near=[1.8 / 21, 3.3 / 21], window=0.1)
-    assert np.allclose(followed, [2 / 21, 3 / 21])
-    assert np.allclose(distance, 0.6)
+    assert np.allclose(jumped, [19 / 21, 18 / 21, 12 / 21])
+    followed, distance = path_geometry.project(points, theta, near=[1.8 / 21, 3.3 / 21, 12.1 / 21], window=0.03)
+    assert np.allclose(followed, [2 / 21, 3 / 21, 12 / 21])
+    assert np.allclose(distance, [0.6, 0.6, 0.4])
 
 
 def test_projection_stays_within_the_window():
     points = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
     s, distance = path_geometry.project(points, np.array([2.0, 0.0]), near=0.25, window=0.35)
     assert (s, distance) == (pytest.approx(0.6), pytest.approx(0.8))
+    both, _ = path_geometry.project(points, np.array([[2.0, 0.0], [2.0, 0.0]]), near=[0.25, 0.9], window=0.1)
+    assert np.allclose(both, [0.35, 1.0])
 
 
 def test_projection_of_a_diverged_vector_is_not_a_number():

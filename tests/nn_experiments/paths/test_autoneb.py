@@ -54,6 +54,49 @@ def test_insertion_finds_the_saddles_from_few_pivots():
     assert np.max(np.abs(path_maxima(without.points) - SADDLES)) > 0.05
 
 
+def test_a_pivot_is_added_where_the_loss_bulges_and_keeps_its_place():
+    """A bump at x = 1/8 of a valley floor; the others stay where they were, unequal spacing and all."""
+
+    def bump(points):
+        x, y = points[:, 0], points[:, 1]
+        hill = np.exp(-0.5 * ((x - 0.125) / 0.03) ** 2)
+        return hill + 0.5 * y**2, np.stack([-hill * (x - 0.125) / 0.03**2, y], axis=1)
+
+    ends, states = np.array([[0.0, 0.0], [1.0, 0.0]]), []
+    config = AutoNEB(pivots=3, cycles=((1e-3, 20), (1e-3, 20)), insertions=1, redistribute_every=5)
+    config.run(bump, ends, callback=states.append)
+    for state in states:
+        assert np.allclose(state.points[:, 0], [0.0, 0.125, 0.5, 1.0], atol=1e-12)
+        assert np.allclose(state.places, [0.0, 0.125, 0.5, 1.0], atol=1e-12)
+    assert states[0].history.pivots == [3, 3]
+    assert states[1].history.pivots == [3, 3, 4]
+
+
+def test_a_pivot_moves_as_heavy_ball():
+    """One pivot between symmetric ends on L = ½ k (y − 1)² moves along y alone: compared with the iteration itself."""
+    k, rate, beta, decay, steps = 3.0, 0.05, 0.8, 0.4, 17
+
+    def valley(points):
+        return 0.5 * k * (points[:, 1] - 1) ** 2, np.stack([0 * points[:, 0], k * (points[:, 1] - 1)], axis=1)
+
+    config = AutoNEB(pivots=3, cycles=((rate, steps),), momentum=beta, weight_decay=decay, insertions=0)
+    found = config.run(valley, np.array([[-1.0, 0.0], [1.0, 0.0]])).points[1]
+    y, v = 0.0, 0.0
+    for _ in range(steps):
+        v = beta * v - rate * (k * (y - 1) + decay * y)
+        y += v
+    assert np.allclose(found, [0.0, y], atol=1e-12)
+
+
+def test_tangents_see_the_weight_decay(monkeypatch):
+    seen = []
+    original = autoneb.upwind_tangents
+    monkeypatch.setattr(autoneb, "upwind_tangents", lambda p, e: seen.append((p.copy(), e)) or original(p, e))
+    dataclasses.replace(FAST, cycles=((1e-4, 2),), weight_decay=3.0).run(muller_brown, DEEPEST)
+    points, energies = seen[1]
+    assert np.allclose(energies, muller_brown(points)[0] + 1.5 * (points**2).sum(1), rtol=1e-12)
+
+
 def test_ends_stay_and_spacing_is_equal():
     result = FAST.run(muller_brown, DEEPEST)
     assert np.array_equal(result.points[[0, -1]], DEEPEST)
