@@ -38,7 +38,8 @@ class Evaluation(NamedTuple):
 
 def generator(*key: int) -> torch.Generator:
     """A CPU generator for one stream of random numbers; different keys (seed, purpose, …) give independent streams."""
-    state = np.random.SeedSequence(key).generate_state(2, np.uint32)
+    # SeedSequence pads with zeros: without the length, (0,) and (0, 0) would be the same stream.
+    state = np.random.SeedSequence((len(key), *key)).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))
 
 
