@@ -1,0 +1,15 @@
+"""Update rules, one family per file (loaded on first use)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {"SGD": "sgd", "Dynamics": "base", "Overdamped": "overdamped"}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

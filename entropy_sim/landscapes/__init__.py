@@ -1,0 +1,26 @@
+"""Analytic loss landscapes, one family per file (loaded on first use)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Barrier": "channel",
+    "Bump": "channel",
+    "Channel": "channel",
+    "DoubleWell": "channel",
+    "Exponential": "channel",
+    "Flat": "channel",
+    "Landscape": "base",
+    "MullerBrown": "muller_brown",
+    "Quadratic": "quadratic",
+    "Tabulated": "tabulated",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,304 @@
+"""The ensemble loop: many independent walkers, advanced in blocks that stay in the first-level cache.
+
+Arrays of a block are coordinate-major, (d, walkers), so that every function has its own vectorised walker loop and
+nothing need be inlined across the seams. A landscape, a noise and an update rule hand over jitted functions with fixed
+signatures (decorators below); the loop takes them as function pointers, so it compiles once for all of them, and both
+it and they are cached on disk. Changing parameters never recompiles. Threads take whole blocks without Python's lock.
+
+Diverged coordinates (beyond `DIVERGENCE_BOUND`, infinite) become NaN and stay so: a walker holding a NaN is flagged,
+takes part in no average, and costs nothing. Block functions must therefore never turn a NaN into an array index.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import boolean, float64, int64, njit, types, uint64, void
+from tqdm import tqdm
+
+from entropy_sim._random import FASTMATH, fill_normals, steps_per_batch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from entropy_sim.dynamics.base import Dynamics
+    from entropy_sim.landscapes.base import Landscape
+    from entropy_sim.noise.base import Noise
+
+#: Largest size of a coordinate that still counts as converged, in the landscape's own units.
+DIVERGENCE_BOUND = 1e8
+
+_MATRIX, _VECTOR = float64[:, ::1], float64[::1]
+_BLOCK = void(_MATRIX, _MATRIX, _VECTOR)
+_UPDATE = void(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _VECTOR)
+_OBSERVE = void(_MATRIX, _MATRIX, _MATRIX, _MATRIX, int64, _MATRIX, _VECTOR)
+
+BlockFunction = Callable[[Any, Any, Any], None]
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH)}
+
+#: Helper functions called inside a walker loop; LLVM must inline them or the loop does not vectorise.
+inline = njit(forceinline=True, error_model="numpy", fastmath=set(FASTMATH))
+
+
+def block_function(function: Callable[..., None]) -> Any:
+    """Compile `f(theta, out, params)` (gradient, stiffness, noise variance, locate) or a noise `f(field, xi, params)`.
+
+    theta, out: (d, walkers) and (rows, walkers), C-contiguous float64; params: (n,).
+    """
+    return njit(_BLOCK, cache=True, **_OPTIONS)(function)
+
+
+def update_function(function: Callable[..., None]) -> Any:
+    """Compile `f(theta, gradient, noise, memory, params)`, one step of a dynamics on a block."""
+    return njit(_UPDATE, cache=True, **_OPTIONS)(function)
+
+
+def observe_function(function: Callable[..., None]) -> Any:
+    """Compile `f(theta, gradient, located, frame, index, out, params)`, an observer's accumulation on a block."""
+    return njit(_OBSERVE, cache=True, **_OPTIONS)(function)
+
+
+@block_function
+def no_block(theta, out, params):  # type: ignore[no-untyped-def]
+    """Stands for a function that is not needed."""
+
+
+@observe_function
+def no_observer(theta, gradient, located, frame, index, out, params):  # type: ignore[no-untyped-def]
+    """Observes nothing."""
+
+
+_F_BLOCK, _F_UPDATE, _F_OBSERVE = (types.FunctionType(s) for s in (_BLOCK, _UPDATE, _OBSERVE))
+_CUBE = float64[:, :, ::1]
+
+
+# Not reassociated: on a coordinate axis theta must land on the anchor to the last bit.
+@njit(forceinline=True, error_model="numpy", fastmath={"contract"})
+def _project(theta, frame):  # type: ignore[no-untyped-def]
+    """Back onto the hyperplane through the anchor normal to the tangent: theta -= t (t.(theta - anchor))."""
+    d, walkers = theta.shape
+    offset = np.zeros(walkers)
+    for i in range(d):
+        for w in range(walkers):
+            offset[w] += frame[i, w] * (theta[i, w] - frame[d + i, w])
+    for i in range(d):
+        for w in range(walkers):
+            theta[i, w] = frame[d + i, w] + ((theta[i, w] - frame[d + i, w]) - frame[i, w] * offset[w])
+
+
+@njit(
+    void(
+        *(_CUBE, _CUBE, _CUBE, _CUBE, int64, int64, int64, int64, uint64, int64, boolean, boolean),
+        *(_F_BLOCK, _F_BLOCK, _F_BLOCK, _VECTOR, _F_BLOCK, _VECTOR, _F_UPDATE, _VECTOR),
+        *(_F_OBSERVE, _VECTOR, int64, int64, float64),
+    ),
+    cache=True,
+    **_OPTIONS,
+)
+def _advance(  # type: ignore[no-untyped-def]
+    theta,  # (blocks, d, walkers), changed in place, as are memory and out
+    memory,  # (blocks, rows, walkers): what the dynamics carries from step to step
+    frame,  # (blocks, 3 d, walkers): tangent, anchor, path curvature of each walker; or no rows
+    out,  # (blocks, rows, columns): what the observer accumulates
+    first_block,
+    last_block,
+    first_step,
+    steps,
+    seed,
+    first_walker,
+    noisy,
+    constrained,
+    gradient_function,
+    field_function,
+    locate_function,
+    landscape_params,
+    noise_function,
+    noise_params,
+    update,
+    update_params,
+    observe,
+    observe_params,
+    observe_from,
+    observe_every,  # 0: observe nothing
+    bound,
+):
+    d, walkers = theta.shape[1:]
+    per_batch = 1 if d % 4 == 0 else 2 if d % 2 == 0 else 4
+    gradient = np.empty((d, walkers))
+    field = np.zeros((d, walkers))
+    located = np.zeros((2, walkers))
+    xi = np.zeros((per_batch, d, walkers))
+    for b in range(first_block, last_block):
+        x = theta[b]
+        batch = -1
+        for step in range(first_step, first_step + steps):
+            gradient_function(x, gradient, landscape_params)
+            if observe_every > 0 and step >= observe_from and (step - observe_from) % observe_every == 0:
+                locate_function(x, located, landscape_params)
+                index = (step - observe_from) // observe_every
+                observe(x, gradient, located, frame[b], index, out[b], observe_params)
+            if noisy:
+                if step // per_batch != batch:
+                    batch = step // per_batch
+                    fill_normals(xi.reshape(per_batch * d, walkers), seed, first_walker + b * walkers, batch)
+                field_function(x, field, landscape_params)
+                noise_function(field, xi[step % per_batch], noise_params)
+            update(x, gradient, xi[step % per_batch], memory[b], update_params)
+            if constrained:
+                _project(x, frame[b])
+            for i in range(d):
+                for w in range(walkers):
+                    x[i, w] = x[i, w] if abs(x[i, w]) <= bound else np.nan
+
+
+class Ensemble:
+    """Independent walkers on a landscape, with a noise and a dynamics: the one simulator behind every measurement.
+
+    start: (n, d). frame: (n, 3, d), tangent, anchor and path curvature of each walker, which then stays on the
+    hyperplane through its anchor normal to its tangent. observer: a compiled `observe_function` with its parameters,
+    called at steps `observe_from + j * observe_every` with index j, before the step is taken; `out_shape` is the shape
+    of its accumulator per block, where -1 stands for the walkers of the block. noisy=False leaves the noise out.
+    Numbers do not depend on threads, block, or how a run is divided into calls of `advance`.
+    """
+
+    def __init__(
+        self,
+        landscape: Landscape,
+        noise: Noise,
+        dynamics: Dynamics,
+        start: NDArray[np.float64],
+        *,
+        seed: int = 0,
+        threads: int | None = None,
+        noisy: bool = True,
+        frame: NDArray[np.float64] | None = None,
+        observer: Any = no_observer,
+        observer_params: NDArray[np.float64] | None = None,
+        out_shape: tuple[int, int] = (0, 0),
+        observe_from: int = 0,
+        observe_every: int = 0,
+        locate: bool = False,
+        first_walker: int = 0,
+        block: int | None = None,
+    ) -> None:
+        n, d = start.shape
+        dynamics.check(landscape, noise)
+        self.threads = threads or default_threads()
+        # Whole multiples of 64 walkers: no remainder loop, hence the same arithmetic for every walker in every block.
+        width = block or min(512, -(-n // self.threads))
+        self._width = -(-width // 64) * 64
+        self.walkers, self.dimension, self.step = n, d, 0
+        self._theta = self._to_blocks(start)
+        self._memory = np.zeros((len(self._theta), dynamics.memory_rows(d), self._width))
+        flat = np.zeros((n, 0)) if frame is None else frame.reshape(n, 3 * d)
+        self._frame = self._to_blocks(flat)
+        self._out = np.zeros((len(self._theta), *(self._width if s == -1 else s for s in out_shape)))
+        empty = np.zeros(0)
+        field = noise.field_function(landscape)
+        self._arguments = (
+            np.uint64(seed),
+            first_walker,
+            noisy,
+            frame is not None,
+            landscape.gradient,
+            no_block if field is None else field,
+            landscape.locate if locate else no_block,
+            landscape.params(),
+            noise.function,
+            noise.params(landscape),
+            dynamics.function,
+            dynamics.params(),
+            observer,
+            empty if observer_params is None else observer_params,
+            observe_from,
+            observe_every,
+            DIVERGENCE_BOUND,
+        )
+
+    def _to_blocks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        n, rows = values.shape
+        blocks = -(-n // self._width)
+        padded = np.concatenate([values, np.repeat(values[-1:], blocks * self._width - n, axis=0)])
+        return np.ascontiguousarray(padded.reshape(blocks, self._width, rows).transpose(0, 2, 1), dtype=np.float64)
+
+    def _from_blocks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return values.transpose(0, 2, 1).reshape(-1, values.shape[1])[: self.walkers]
+
+    @property
+    def theta(self) -> NDArray[np.float64]:
+        """Present coordinates, (n, d); NaN where diverged."""
+        return self._from_blocks(self._theta)
+
+    @property
+    def diverged(self) -> NDArray[np.bool_]:
+        """Which walkers have left the bound, (n,)."""
+        return np.isnan(self.theta).any(axis=1)
+
+    @property
+    def per_walker(self) -> NDArray[np.float64]:
+        """The accumulator of an observer with columns = walkers, as (n, rows)."""
+        return self._from_blocks(self._out)
+
+    @property
+    def per_block(self) -> NDArray[np.float64]:
+        """The accumulators of all blocks, (blocks, rows, columns)."""
+        return self._out
+
+    def advance(self, steps: int, progress: bool = False, description: str = "") -> None:
+        """Take `steps` steps; in pieces of a fraction of a second, between which Ctrl-C and the progress bar work."""
+        blocks = len(self._theta)
+        cost = 3e-9 * self._width * self.dimension * -(-blocks // self.threads)  # seconds per step, roughly
+        piece = max(1, int(0.1 / cost))
+        bar = tqdm(total=steps, desc=description, unit="step", disable=None if progress else True)
+        with bar, ThreadPoolExecutor(self.threads) as pool:
+            while steps > 0:
+                taken = min(piece, steps)
+                if self.threads == 1 or blocks == 1:
+                    self._piece(0, blocks, taken)
+                else:
+                    for done in [pool.submit(self._piece, b, b + 1, taken) for b in range(blocks)]:
+                        done.result()
+                self.step += taken
+                steps -= taken
+                bar.update(taken)
+
+    def _piece(self, first_block: int, last_block: int, steps: int) -> None:
+        arrays = (self._theta, self._memory, self._frame, self._out)
+        _advance(*arrays, first_block, last_block, self.step, steps, *self._arguments)
+
+
+def default_threads() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def evaluate(
+    function: Any, theta: NDArray[np.float64], params: NDArray[np.float64], rows: int | None = None
+) -> NDArray[np.float64]:
+    """Values of a block function at points theta (..., d), as (..., rows); rows defaults to d."""
+    points = np.asarray(theta, dtype=np.float64)
+    block = np.ascontiguousarray(points.reshape(-1, points.shape[-1]).T)
+    out = np.zeros((rows or block.shape[0], block.shape[1]))
+    function(block, out, params)
+    return out.T.reshape(*points.shape[:-1], out.shape[0])
+
+
+__all__ = [
+    "DIVERGENCE_BOUND",
+    "BlockFunction",
+    "Ensemble",
+    "block_function",
+    "default_threads",
+    "evaluate",
+    "inline",
+    "no_block",
+    "no_observer",
+    "observe_function",
+    "steps_per_batch",
+    "update_function",
+]

@@ -1,0 +1,56 @@
+"""What every dynamics offers. A dynamics is a frozen dataclass that derives from `Dynamics` and fills it in."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entropy_sim.errors import UserError
+from entropy_sim.landscapes.base import Landscape
+from entropy_sim.noise.base import Noise, Supplies
+
+Floats = NDArray[np.float64]
+
+#: Points on the path at which stiffness is looked at to judge stability.
+_STABILITY_POINTS = 1001
+
+
+class Dynamics:
+    """An update rule. `function` is compiled, `f(theta, gradient, noise, memory, params)`, one step of a block in
+    place; noise (d, walkers) has covariance 2 D or C, memory (memory_rows(d), walkers) starts as zeros."""
+
+    accepts: ClassVar[Supplies]
+    function: ClassVar[Any]
+
+    @property
+    def time_step(self) -> float:
+        """Time per step on the common clock (mobility 1): h, or eta / (1 - beta)."""
+        raise NotImplementedError
+
+    def memory_rows(self, dimension: int) -> int:
+        """Rows carried from step to step."""
+        raise NotImplementedError
+
+    def params(self) -> Floats:
+        """The numbers the compiled function is given."""
+        raise NotImplementedError
+
+    def check(self, landscape: Landscape, noise: Noise) -> None:
+        """Raise UserError for a noise that does not fit or a step that is unstable on the landscape's path."""
+        if noise.supplies != self.accepts:
+            raise UserError(
+                f"noise: expected one that supplies a {self.accepts.replace('_', ' ')} for {type(self).__name__}, "
+                f"found {type(noise).__name__}, which supplies a {noise.supplies.replace('_', ' ')}"
+            )
+        noise.check(landscape)
+        self.check_stability(float(landscape.curvature(np.linspace(0.0, 1.0, _STABILITY_POINTS)).max(initial=0.0)))
+
+    def check_stability(self, stiffness: float) -> None:
+        """Raise UserError, stating the limit, if the step is unstable at this stiffness."""
+        raise NotImplementedError
+
+    def variance(self, curvature: Floats, noise: Floats) -> Floats:
+        """Stationary variance of a mode of stiffness k > 0 under the noise D or C, exact for this update rule."""
+        raise NotImplementedError

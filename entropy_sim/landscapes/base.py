@@ -1,0 +1,133 @@
+"""What every landscape offers. A landscape is a frozen dataclass that derives from `Landscape` and fills it in."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from entropy_sim import _kernels
+
+Floats = NDArray[np.float64]
+
+
+class Landscape:
+    """A loss L(theta) with a path gamma(s), s = 0…1, along which it is measured.
+
+    Compiled functions on a block, `f(theta, out, params)`, theta (d, walkers), see `_kernels`:
+        gradient              out (d, walkers): dL/dtheta.
+        locate                out (2, walkers): position s along the path, and squared distance from it.
+        transverse_stiffness  out (d, walkers): k_i(y) in the row of coordinate i (row 0, along the path, is left
+                              alone); None where the transverse directions are not coordinates.
+        noise_variance        out (d, walkers): the landscape's own gradient-noise variance per coordinate, or None.
+    They must survive NaN in theta. Reflecting ends are mirror images: coordinates are unwrapped, forces folded.
+    """
+
+    gradient: ClassVar[Any]
+    locate: ClassVar[Any]
+    transverse_stiffness: ClassVar[Any] = None
+    noise_variance: ClassVar[Any] = None
+
+    # Written out by each landscape; all of s is (n,), all of theta (..., d).
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates d."""
+        raise NotImplementedError
+
+    @property
+    def arc_length(self) -> float:
+        """Length of the path, parameter units."""
+        raise NotImplementedError
+
+    def params(self) -> Floats:
+        """The numbers the compiled functions are given."""
+        raise NotImplementedError
+
+    def energy(self, theta: ArrayLike) -> Floats:
+        """L(theta), (...), in plain numpy."""
+        raise NotImplementedError
+
+    def path(self, s: ArrayLike) -> Floats:
+        """gamma(s), (n, d)."""
+        raise NotImplementedError
+
+    def tangent(self, s: ArrayLike) -> Floats:
+        """Unit tangent t(s), (n, d)."""
+        raise NotImplementedError
+
+    def curvature(self, s: ArrayLike) -> Floats:
+        """Stiffness k_i of the transverse modes on the path, (n, modes)."""
+        raise NotImplementedError
+
+    def curvature_slope(self, s: ArrayLike) -> Floats:
+        """Diagonal of dH/dy in the basis of the transverse modes, (n, modes); per arc length."""
+        raise NotImplementedError
+
+    def mode_directions(self, s: ArrayLike) -> Floats:
+        """Unit vectors of the transverse modes, (n, modes, d)."""
+        raise NotImplementedError
+
+    def noise_variance_at(self, s: ArrayLike) -> Floats:
+        """Gradient-noise variance of each coordinate on the path, (n, d); only with `noise_variance`."""
+        raise NotImplementedError
+
+    def path_curvature(self, s: ArrayLike) -> Floats:
+        """gamma'' per arc length squared, (n, d); zero on a straight path."""
+        return np.zeros((np.size(s), self.dimension))
+
+    def stationary_obstacle(self) -> str | None:
+        """Why p ∝ exp(-L/T) cannot be normalised here, or None if it can."""
+        return None
+
+    # The same for all.
+
+    def path_energy(self, s: ArrayLike) -> Floats:
+        """U(s) = L(gamma(s)), (n,)."""
+        return self.energy(self.path(s))
+
+    def path_slope(self, s: ArrayLike) -> Floats:
+        """U'(s) = t · grad L on the path, per arc length, (n,)."""
+        return np.einsum("nd,nd->n", self.gradient_at(self.path(s)), self.tangent(s))
+
+    def tangential_curvature(self, s: ArrayLike) -> Floats:
+        """t · H t on the path, (n,): here U'' of a straight path, by differences that stay inside 0…1."""
+        at = column(s)
+        low, high = np.maximum(at - 1e-5, 0.0), np.minimum(at + 1e-5, 1.0)
+        return (self.path_slope(high) - self.path_slope(low)) / ((high - low) * self.arc_length)
+
+    def gradient_at(self, theta: ArrayLike) -> Floats:
+        """dL/dtheta at points (..., d), from the compiled gradient."""
+        return _kernels.evaluate(self.gradient, np.asarray(theta, dtype=np.float64), self.params())
+
+    def position(self, theta: ArrayLike) -> Floats:
+        """Position s along the path, (...); NaN for a diverged point."""
+        return _kernels.evaluate(self.locate, np.asarray(theta, dtype=np.float64), self.params(), 2)[..., 0]
+
+    def distance(self, theta: ArrayLike) -> Floats:
+        """Distance from the path, (...)."""
+        located = _kernels.evaluate(self.locate, np.asarray(theta, dtype=np.float64), self.params(), 2)
+        return np.sqrt(located[..., 1])
+
+
+def column(s: ArrayLike) -> Floats:
+    """s as an array (n,)."""
+    return np.atleast_1d(np.asarray(s, dtype=np.float64))
+
+
+def straight(s: ArrayLike, length: float, dimension: int) -> Floats:
+    """Points of the path along coordinate 0, (n, d)."""
+    out = np.zeros((np.size(s), dimension))
+    out[:, 0] = column(s) * length
+    return out
+
+
+def axis_tangent(s: ArrayLike, dimension: int) -> Floats:
+    """The unit vector of coordinate 0 at each s, (n, d)."""
+    return straight(np.ones(np.size(s)), 1.0, dimension)
+
+
+def axis_directions(s: ArrayLike, dimension: int) -> Floats:
+    """Unit vectors of coordinates 1…d-1 at each s, (n, d - 1, d)."""
+    return np.broadcast_to(np.eye(dimension)[1:], (np.size(s), dimension - 1, dimension))

@@ -1,0 +1,166 @@
+"""The Müller–Brown surface, the standard two-dimensional test of path finders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.interpolate import CubicSpline
+
+from entropy_sim._kernels import block_function
+from entropy_sim._random import fast_exp
+from entropy_sim.errors import require
+from entropy_sim.landscapes.base import Floats, Landscape, column
+
+_A = np.array([-200.0, -100.0, -170.0, 15.0])
+_a = np.array([-1.0, -1.0, -6.5, 0.7])
+_b = np.array([0.0, 0.0, 11.0, 0.6])
+_c = np.array([-10.0, -10.0, -6.5, 0.7])
+_X = np.array([1.0, 0.0, -0.5, -1.0])
+_Y = np.array([0.0, 0.5, 1.5, 1.0])
+_TERMS = tuple(zip(_A, _a, _b, _c, _X, _Y, strict=True))
+
+#: The three minima and, between them, the two saddles (energies -40.665 and -72.249), in order along the valley.
+MINIMA_AND_SADDLES = (
+    (-0.5582236346, 1.4417258418),
+    (-0.8220015587, 0.6243128028),
+    (-0.0500108229, 0.4666941049),
+    (0.2124865820, 0.2929883251),
+    (0.6234994049, 0.0280377585),
+)
+_SAMPLES = 201
+
+
+# params: scale, number of samples p, then the samples' x (p) and y (p).
+@block_function
+def _gradient(theta, out, params):  # type: ignore[no-untyped-def]
+    for w in range(theta.shape[1]):
+        out[0, w] = 0.0
+        out[1, w] = 0.0
+    for m in range(4):
+        height, a, b, c, x0, y0 = params[0] * _A[m], _a[m], _b[m], _c[m], _X[m], _Y[m]
+        for w in range(theta.shape[1]):
+            x, y = theta[0, w] - x0, theta[1, w] - y0
+            term = height * fast_exp(a * x * x + b * x * y + c * y * y)
+            out[0, w] += term * (2.0 * a * x + b * y)
+            out[1, w] += term * (b * x + 2.0 * c * y)
+
+
+@block_function
+def _locate(theta, out, params):  # type: ignore[no-untyped-def]
+    walkers, p = theta.shape[1], int(params[1])
+    for w in range(walkers):
+        out[0, w] = np.nan
+        out[1, w] = np.inf
+    for j in range(p - 1):
+        x0, y0 = params[2 + j], params[2 + p + j]
+        dx, dy = params[3 + j] - x0, params[3 + p + j] - y0
+        square = dx * dx + dy * dy
+        for w in range(walkers):
+            x, y = theta[0, w] - x0, theta[1, w] - y0
+            u = min(max((x * dx + y * dy) / square, 0.0), 1.0)
+            distance = (x - u * dx) ** 2 + (y - u * dy) ** 2
+            closer = distance < out[1, w]
+            out[0, w] = (j + u) / (p - 1) if closer else out[0, w]
+            out[1, w] = distance if closer else out[1, w]
+
+
+@dataclass(frozen=True)
+class MullerBrown(Landscape):
+    """``L = scale sum_m A_m exp(a_m (x-X_m)² + b_m (x-X_m)(y-Y_m) + c_m (y-Y_m)²)``, the standard four terms.
+
+    The path is a natural cubic spline through `points`, measured by its arc length; positions are those of the nearest
+    of 200 chords. Reference: Müller, Brown, Theor. Chim. Acta 53 (1979) 75.
+
+    Example. Its saddles have the energies -40.665 and -72.249, its minima -146.700, -80.768 and -108.167.
+    """
+
+    points: tuple[tuple[float, float], ...] = MINIMA_AND_SADDLES
+    """Points that the path passes through, in order; the minima and saddles along the valley by default."""
+    scale: float = 1.0
+    """Factor on all energies (> 0)."""
+
+    gradient: ClassVar[Any] = staticmethod(_gradient)
+    locate: ClassVar[Any] = staticmethod(_locate)
+
+    def __post_init__(self) -> None:
+        array = np.array(self.points, dtype=np.float64)
+        good = array.ndim == 2 and array.shape[1:] == (2,) and len(array) >= 2 and bool(np.isfinite(array).all())
+        require(good, "landscape.points", "two or more points (x, y)", self.points)
+        distinct = good and bool((np.linalg.norm(np.diff(array, axis=0), axis=1) > 0).all())
+        require(distinct, "landscape.points", "successive points that differ", self.points)
+        require(np.isfinite(self.scale) and self.scale > 0, "landscape.scale", "a positive number", self.scale)
+
+    @property
+    def dimension(self) -> int:
+        return 2
+
+    def _spline(self) -> CubicSpline:
+        """gamma as a function of arc length, a spline through 2000 equally spaced points of the spline of chords."""
+        points = np.array(self.points, dtype=np.float64)
+        chords = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+        rough = CubicSpline(chords, points, bc_type="natural")
+        u = np.linspace(0.0, chords[-1], 4001)
+        speed = np.linalg.norm(rough(u, 1), axis=1)
+        y = CubicSpline(u, speed).antiderivative()(u)
+        even = np.linspace(0.0, y[-1], 2001)
+        return CubicSpline(even, rough(np.interp(even, y, u)))
+
+    @property
+    def arc_length(self) -> float:
+        return float(self._spline().x[-1])
+
+    def params(self) -> Floats:
+        samples = self.path(np.linspace(0.0, 1.0, _SAMPLES))
+        return np.concatenate([[self.scale, _SAMPLES], samples[:, 0], samples[:, 1]])
+
+    def energy(self, theta: ArrayLike) -> Floats:
+        x, y = np.moveaxis(np.asarray(theta, dtype=np.float64), -1, 0)
+        return self.scale * sum(
+            A * np.exp(a * (x - X) ** 2 + b * (x - X) * (y - Y) + c * (y - Y) ** 2) for A, a, b, c, X, Y in _TERMS
+        )
+
+    def hessian(self, theta: ArrayLike) -> Floats:
+        """Second derivatives, (..., 2, 2)."""
+        x, y = np.moveaxis(np.asarray(theta, dtype=np.float64), -1, 0)
+        out = np.zeros((*x.shape, 2, 2))
+        for A, a, b, c, X, Y in _TERMS:
+            u, v = x - X, y - Y
+            p, q = 2 * a * u + b * v, b * u + 2 * c * v
+            term = self.scale * A * np.exp(a * u**2 + b * u * v + c * v**2)
+            second = [[p * p + 2 * a, p * q + b], [p * q + b, q * q + 2 * c]]
+            out += term[..., None, None] * np.moveaxis(np.array(second), (0, 1), (-2, -1))
+        return out
+
+    def path(self, s: ArrayLike) -> Floats:
+        spline = self._spline()
+        return spline(column(s) * spline.x[-1])
+
+    def tangent(self, s: ArrayLike) -> Floats:
+        spline = self._spline()
+        t = spline(column(s) * spline.x[-1], 1)
+        return t / np.linalg.norm(t, axis=1, keepdims=True)
+
+    def path_curvature(self, s: ArrayLike) -> Floats:
+        spline = self._spline()
+        return spline(column(s) * spline.x[-1], 2)
+
+    def mode_directions(self, s: ArrayLike) -> Floats:
+        t = self.tangent(s)
+        return np.stack([-t[:, 1], t[:, 0]], axis=1)[:, None, :]
+
+    def curvature(self, s: ArrayLike) -> Floats:
+        normal = self.mode_directions(s)
+        return np.einsum("nmi,nij,nmj->nm", normal, self.hessian(self.path(s)), normal)
+
+    def tangential_curvature(self, s: ArrayLike) -> Floats:
+        t = self.tangent(s)
+        return np.einsum("ni,nij,nj->n", t, self.hessian(self.path(s)), t)
+
+    def curvature_slope(self, s: ArrayLike) -> Floats:
+        # Directional derivative of H along the tangent with the normal held fixed, not of the stiffness along the path.
+        normal, shift = self.mode_directions(s), 1e-5 * self.tangent(s)
+        change = (self.hessian(self.path(s) + shift) - self.hessian(self.path(s) - shift)) / 2e-5
+        return np.einsum("nmi,nij,nmj->nm", normal, change, normal)

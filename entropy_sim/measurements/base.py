@@ -1,0 +1,109 @@
+"""What the simulator's measurements share: the nouns they take, the `path` group and the finished dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from entropy_sim import run_files, schema
+from entropy_sim._kernels import default_threads
+from entropy_sim.dynamics.overdamped import Overdamped
+from entropy_sim.dynamics.sgd import SGD
+from entropy_sim.errors import UserError, require
+from entropy_sim.landscapes.base import Landscape
+from entropy_sim.landscapes.channel import Channel
+from entropy_sim.landscapes.muller_brown import MullerBrown
+from entropy_sim.landscapes.quadratic import Quadratic
+from entropy_sim.landscapes.tabulated import Tabulated
+from entropy_sim.noise.covariance import GradientCovariance, TabulatedCovariance
+from entropy_sim.noise.curvature_power import CurvatureCovariance, CurvaturePower
+from entropy_sim.noise.thermal import Thermal
+
+Floats = NDArray[np.float64]
+AnyLandscape = Channel | Tabulated | Quadratic | MullerBrown
+AnyNoise = Thermal | CurvaturePower | CurvatureCovariance | GradientCovariance | TabulatedCovariance
+AnyDynamics = Overdamped | SGD
+
+
+def path_group(landscape: Landscape, s: Floats) -> xr.Dataset:
+    """The group `path` at the points s (n,)."""
+    slope = landscape.gradient_at(landscape.path(s))
+    t = landscape.tangent(s)
+    normal = slope - np.einsum("nd,nd->n", slope, t)[:, None] * t
+    between = [float(landscape.path_energy(np.linspace(a, b, 51)).max()) for a, b in pairwise(s)]
+    variables = {
+        "s": (("s",), s),
+        "arc_length": (("s",), s * landscape.arc_length),
+        "loss_between": (("s",), np.array([*between, np.nan])),
+        "perpendicular_gradient_norm": (("s",), np.linalg.norm(normal, axis=1)),
+    }
+    return schema.make("path", variables, {"found_by": "given", "length": landscape.arc_length})
+
+
+def finish(
+    measurement: Any, groups: Mapping[str, xr.Dataset], s: Floats, *, threads: int | None, **extra: Any
+) -> xr.DataTree:
+    """The run as a tree: the measured groups, the path at s (n,), and the provenance."""
+    nodes: dict[str, xr.Dataset] = {"path": path_group(measurement.landscape, s), **groups}
+    tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in nodes.items()})
+    tree.attrs.update(
+        run_files.provenance(
+            source="entropy_sim",
+            system=type(measurement.landscape).__name__,
+            config=measurement,
+            noise=type(measurement.noise).__name__,
+            seed=measurement.seed,
+            threads=threads or default_threads(),
+            dynamics=type(measurement.dynamics).__name__,
+            time_step=measurement.dynamics.time_step,
+            **extra,
+        )
+    )
+    return tree
+
+
+def steps_for(name: str, duration: float, time_step: float) -> int:
+    """Steps that make up a duration. Raises UserError for less than one step or more than 10⁹."""
+    require(bool(np.isfinite(duration) and duration > 0), name, "a positive number", duration)
+    steps = round(duration / time_step)
+    if not 1 <= steps <= 10**9:
+        raise UserError(f"{name}: expected 1 to 10⁹ steps of {time_step:g}, found {duration:g}")
+    return steps
+
+
+def check_counts(**values: int) -> None:
+    """Raise UserError, naming the option, unless every value is at least 1."""
+    for name, value in values.items():
+        require(value >= 1, name, "at least 1", value)
+
+
+def check_seed(seed: int) -> None:
+    require(0 <= seed < 2**64, "seed", "0…2^64 - 1", seed)
+
+
+def check_threads(threads: int | None) -> None:
+    require(threads is None or threads >= 1, "threads", "a positive number", threads)
+
+
+def check_positions(name: str, s: tuple[float, ...], *, increasing: bool) -> None:
+    """Raise UserError unless s holds distinct numbers in 0…1 (and in rising order where a path is integrated along)."""
+    array = np.asarray(s, dtype=np.float64)
+    require(array.size > 0 and bool(np.all((array >= 0) & (array <= 1))), name, "positions s in 0…1", s)
+    steps = np.diff(array if increasing else np.sort(array))
+    require(bool(np.all(steps > 0)), name, "increasing positions" if increasing else "distinct positions", s)
+
+
+def mean_and_stderr(values: Floats, axis: int = 0) -> tuple[Floats, Floats]:
+    """Mean over independent walkers, NaN ones left out, and its standard error (NaN with fewer than two)."""
+    good = np.isfinite(values)
+    n = good.sum(axis=axis)
+    filled = np.where(good, values, 0.0)
+    mean = np.where(n > 0, filled.sum(axis=axis) / np.maximum(n, 1), np.nan)
+    square = np.where(good, (values - np.expand_dims(mean, axis)) ** 2, 0.0).sum(axis=axis)
+    stderr = np.where(n > 1, np.sqrt(square / np.maximum(n - 1, 1) / np.maximum(n, 1)), np.nan)
+    return mean, stderr

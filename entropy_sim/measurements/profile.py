@@ -1,0 +1,125 @@
+"""The exact profile along the path: energy, curvature, noise, effective potential."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.integrate import cumulative_simpson
+
+from entropy_sim import schema
+from entropy_sim.dynamics.base import Dynamics
+from entropy_sim.dynamics.overdamped import Overdamped
+from entropy_sim.errors import require
+from entropy_sim.landscapes.base import Landscape
+from entropy_sim.landscapes.channel import Channel
+from entropy_sim.measurements.base import (
+    AnyDynamics,
+    AnyLandscape,
+    AnyNoise,
+    Floats,
+    check_seed,
+    check_threads,
+    finish,
+)
+from entropy_sim.noise.base import Noise
+from entropy_sim.noise.thermal import Thermal
+
+#: Points of the grid on which the effective potential is integrated.
+_FINE = 4001
+
+
+def exact_mean_force(landscape: Landscape, noise: Noise, dynamics: Dynamics, s: Floats) -> Floats:
+    """``-U' - 1/2 sum_i k_i' <x_i²>``, (n,), with the exact variances of this dynamics: fast transverse modes.
+
+    Exact for constrained dynamics on a landscape that is quadratic across a straight path (Channel, Tabulated).
+    """
+    variance = dynamics.variance(landscape.curvature(s), noise.transverse(landscape, s))
+    return -landscape.path_slope(s) - 0.5 * (landscape.curvature_slope(s) * variance).sum(axis=1)
+
+
+def exact_effective_potential(landscape: Landscape, noise: Noise, dynamics: Dynamics, s: Floats) -> Floats | None:
+    """``U + int dy 1/2 sum_i k_i' <x_i²>`` from s = 0, (n,); None where some transverse mode is not stiff."""
+    fine = np.linspace(0.0, 1.0, _FINE)
+    curvature = landscape.curvature(fine)
+    if not (curvature > 0).all():
+        return None
+    variance = dynamics.variance(curvature, noise.transverse(landscape, fine))
+    slope = 0.5 * (landscape.curvature_slope(fine) * variance).sum(axis=1) * landscape.arc_length
+    return landscape.path_energy(s) + np.interp(s, fine, cumulative_simpson(slope, x=fine, initial=0.0))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Energy, transverse stiffness, gradient noise and effective potential along the path; exact, nothing is simulated.
+
+    The effective potential is U plus the work against the entropic force from s = 0, for this noise and dynamics.
+    """
+
+    landscape: AnyLandscape = Channel()
+    """Loss landscape."""
+    noise: AnyNoise = Thermal()
+    """Noise."""
+    dynamics: AnyDynamics = Overdamped()
+    """Update rule."""
+    points: int = 51
+    """Points along the path."""
+    seed: int = 0
+    """Recorded, though nothing here is random."""
+
+    def __post_init__(self) -> None:
+        require(self.points >= 2, "points", "at least 2", self.points)
+        check_seed(self.seed)
+        self.dynamics.check(self.landscape, self.noise)
+
+    def run(self, threads: int | None = None, progress: bool = False) -> xr.DataTree:
+        """The dataset: groups `profile` and `path`."""
+        check_threads(threads)
+        landscape, noise = self.landscape, self.noise
+        s = np.linspace(0.0, 1.0, self.points)
+        along, modes = ("path_kind", "s"), ("path_kind", "s", "eigenvalue_index")
+        stiffness, gradient = landscape.curvature(s), landscape.gradient_at(landscape.path(s))
+        order = np.argsort(-stiffness, axis=1, kind="stable")
+        values: dict[str, Floats] = {
+            "loss": landscape.path_energy(s),
+            "hessian_trace": stiffness.sum(axis=1) + landscape.tangential_curvature(s),
+            "hessian_trace_transverse": stiffness.sum(axis=1),
+            "hessian_trace_slope": landscape.curvature_slope(s).sum(axis=1),
+            "hessian_max_eigenvalue": stiffness.max(axis=1),
+            "hessian_eigenvalue": np.take_along_axis(stiffness, order, axis=1),
+            "parameter_norm": np.linalg.norm(landscape.path(s), axis=1),
+            "gradient_norm": np.linalg.norm(gradient, axis=1),
+        }
+        if (stiffness > 0).all():
+            values["log_determinant"] = np.log(stiffness).sum(axis=1)
+        if noise.supplies == "gradient_covariance":
+            transverse = noise.transverse(landscape, s)
+            values["noise_eigenvalue"] = np.take_along_axis(transverse, order, axis=1)
+            values["noise_trace_transverse"] = transverse.sum(axis=1)
+            values["noise_trace"] = transverse.sum(axis=1) + noise.along(landscape, s)
+        potential = exact_effective_potential(landscape, noise, self.dynamics, s)
+        if potential is not None:
+            values["effective_potential"] = potential
+        variables: dict[str, Any] = {n: (along if v.ndim == 1 else modes, v[None]) for n, v in values.items()}
+        variables |= {
+            "s": (("s",), s),
+            "path_kind": (("path_kind",), np.array(["path"])),
+            "eigenvalue_index": (("eigenvalue_index",), np.arange(stiffness.shape[1])),
+        }
+        attrs = {"effective_potential_zero": "s = 0", "hessian_max_eigenvalue_of": "the transverse Hessian"}
+        return finish(self, {"profile": schema.make("profile", variables, attrs)}, s, threads=threads)
+
+
+def profile(
+    landscape: AnyLandscape,
+    noise: AnyNoise,
+    dynamics: AnyDynamics,
+    *,
+    threads: int | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> xr.DataTree:
+    """`Profile(landscape, noise, dynamics, **options).run(threads, progress)`."""
+    return Profile(landscape, noise, dynamics, **options).run(threads, progress)

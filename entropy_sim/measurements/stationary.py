@@ -1,0 +1,150 @@
+"""The stationary density along the path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from entropy_sim import schema
+from entropy_sim._kernels import Ensemble, observe_function
+from entropy_sim.dynamics.overdamped import Overdamped
+from entropy_sim.errors import UserError, require
+from entropy_sim.landscapes.channel import Channel
+from entropy_sim.measurements.base import (
+    AnyDynamics,
+    AnyLandscape,
+    AnyNoise,
+    check_counts,
+    check_seed,
+    check_threads,
+    finish,
+    steps_for,
+)
+from entropy_sim.noise.thermal import Thermal
+
+#: Walkers are dealt into this many groups, whose spread gives the error bars.
+_GROUPS = 32
+
+
+# params: bins. out: (bins + 1, groups), the last row counting walkers off 0…1. Blocks hold multiples of 32 walkers.
+@observe_function
+def _count(theta, gradient, located, frame, index, out, params):  # type: ignore[no-untyped-def]
+    bins = int(params[0])
+    for w in range(theta.shape[1]):
+        finite = 0.0 * located[0, w] + 0.0 * located[1, w] == 0.0
+        if finite:
+            s = located[0, w]
+            inside = 0.0 <= s <= 1.0
+            j = min(int(s * bins), bins - 1) if inside else bins
+            out[j, w % _GROUPS] += 1.0
+
+
+@dataclass(frozen=True)
+class Stationary:
+    """Density of s in the stationary state, and its free energy: ``-T ln p`` for thermal noise, ``-ln p`` otherwise.
+
+    Walkers start spread evenly over the path; a histogram is filled as they go. Error bars are the spread of 32 groups
+    of walkers: they are honest if burn_in is long enough for the walkers to have forgotten where they started.
+
+    Example. On a `Channel` with thermal noise ``p ∝ prod k_i^(-1/2) exp(-U/T)``.
+    """
+
+    landscape: AnyLandscape = Channel()
+    """Loss landscape."""
+    noise: AnyNoise = Thermal()
+    """Noise."""
+    dynamics: AnyDynamics = Overdamped()
+    """Update rule."""
+    bins: int = 50
+    """Bins of s over 0…1."""
+    walkers: int = 1024
+    """Walkers."""
+    burn_in: float = 50.0
+    """Time before counting, parameter² / loss (t = h · step, or eta · step / (1 - beta))."""
+    duration: float = 100.0
+    """Time of counting, parameter² / loss."""
+    stride: int = 10
+    """Steps between counts."""
+    seed: int = 0
+    """Seed of the random numbers."""
+
+    def __post_init__(self) -> None:
+        check_counts(walkers=self.walkers, stride=self.stride)
+        require(self.bins >= 2, "bins", "at least 2", self.bins)
+        require(self.walkers >= 2 * _GROUPS, "walkers", f"at least {2 * _GROUPS}", self.walkers)
+        check_seed(self.seed)
+        self.dynamics.check(self.landscape, self.noise)
+        self._schedule()
+        obstacle = self.landscape.stationary_obstacle()
+        if obstacle is None and not self.noise.along(self.landscape, np.linspace(0.0, 1.0, 101)).min() > 0:
+            obstacle = f"no noise along the path ({type(self.noise).__name__})"
+        if obstacle is not None:
+            raise UserError(f"landscape: expected one with a stationary density, found {obstacle}")
+
+    def _schedule(self) -> tuple[int, int]:
+        """Steps before counting, and number of counts."""
+        h = self.dynamics.time_step
+        before = 0 if self.burn_in == 0 else steps_for("burn_in", self.burn_in, h)
+        counts = steps_for("duration", self.duration, h) // self.stride
+        check_counts(duration_in_strides=counts)
+        return before, counts
+
+    def run(self, threads: int | None = None, progress: bool = False) -> xr.DataTree:
+        """The dataset: groups `stationary` and `path`. Diverged walkers are not counted."""
+        check_threads(threads)
+        before, counts = self._schedule()
+        ensemble = Ensemble(
+            self.landscape,
+            self.noise,
+            self.dynamics,
+            self.landscape.path((np.arange(self.walkers) + 0.5) / self.walkers),
+            seed=self.seed,
+            threads=threads,
+            observer=_count,
+            observer_params=np.array([self.bins], dtype=np.float64),
+            out_shape=(self.bins + 1, _GROUPS),
+            observe_from=before,
+            observe_every=self.stride,
+            locate=True,
+        )
+        ensemble.advance(before + counts * self.stride, progress, "stationary")
+        total = ensemble.per_block.sum(axis=0)
+        inside = total[:-1]
+        per_group = self.bins * inside / np.maximum(inside.sum(axis=0), 1.0)
+        density = self.bins * inside.sum(axis=1) / max(inside.sum(), 1.0)
+        stderr = per_group.std(axis=1, ddof=1) / np.sqrt(_GROUPS)
+        thermal = isinstance(self.noise, Thermal)
+        unit = self.noise.temperature if isinstance(self.noise, Thermal) else 1.0
+        seen = density > 0
+        safe = np.where(seen, density, 1.0)
+        variables: dict[str, Any] = {
+            "s": (("s",), (np.arange(self.bins) + 0.5) / self.bins),
+            "density": (("s",), density),
+            "density_stderr": (("s",), stderr),
+            "free_energy": (("s",), np.where(seen, -unit * np.log(safe), np.nan)),
+            "free_energy_stderr": (("s",), np.where(seen, unit * stderr / safe, np.nan)),
+        }
+        attrs = {
+            "free_energy_is": "-T ln p" if thermal else "-ln p",
+            "outside": float(total[-1].sum() / max(total.sum(), 1.0)),
+            "diverged": int(ensemble.diverged.sum()),
+            "stderr_from": f"{_GROUPS} groups of walkers",
+        }
+        group = schema.make("stationary", variables, attrs)
+        return finish(self, {"stationary": group}, np.linspace(0.0, 1.0, 51), threads=threads)
+
+
+def stationary(
+    landscape: AnyLandscape,
+    noise: AnyNoise,
+    dynamics: AnyDynamics,
+    *,
+    threads: int | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> xr.DataTree:
+    """`Stationary(landscape, noise, dynamics, **options).run(threads, progress)`."""
+    return Stationary(landscape, noise, dynamics, **options).run(threads, progress)

@@ -1,0 +1,57 @@
+"""What every noise offers. A noise is a frozen dataclass that derives from `Noise` and fills it in."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from entropy_sim.errors import UserError
+from entropy_sim.landscapes.base import Landscape
+
+Floats = NDArray[np.float64]
+Supplies = Literal["diffusion", "gradient_covariance"]
+
+
+class Noise:
+    """Random forces. supplies: "diffusion" is D(theta) of dθ = -∇L dt + √(2 D) dW; "gradient_covariance" is C(theta)
+    of the minibatch gradient.
+
+    `function` is compiled, `f(field, xi, params)`: it turns standard normals xi (d, walkers) into noise of covariance
+    2 D or C, in place. `field` (d, walkers) is what `field_function(landscape)` left there for the present theta.
+    """
+
+    supplies: ClassVar[Supplies]
+    function: ClassVar[Any]
+    isotropic: ClassVar[bool] = False  # the same constant strength in all directions, everywhere
+
+    def field_function(self, landscape: Landscape) -> Any:
+        """The landscape's compiled function that this noise reads, or None. Raises UserError if it has none."""
+        return None
+
+    def check(self, landscape: Landscape) -> None:
+        """Raise UserError unless this noise can act on the landscape."""
+        self.field_function(landscape)
+
+    def params(self, landscape: Landscape) -> Floats:
+        """The numbers the compiled function is given."""
+        raise NotImplementedError
+
+    def transverse(self, landscape: Landscape, s: ArrayLike) -> Floats:
+        """D_i or C_i of the transverse modes on the path, (n, modes)."""
+        raise NotImplementedError
+
+    def along(self, landscape: Landscape, s: ArrayLike) -> Floats:
+        """D_y or C_y along the path, (n,)."""
+        raise NotImplementedError
+
+
+def required_stiffness(noise: Noise, landscape: Landscape) -> Any:
+    """The landscape's `transverse_stiffness`; UserError if its transverse directions are not coordinates."""
+    if landscape.transverse_stiffness is None:
+        raise UserError(
+            f"noise: expected a landscape with its transverse stiffness in coordinates (Channel, Tabulated) for "
+            f"{type(noise).__name__}, found {type(landscape).__name__}"
+        )
+    return landscape.transverse_stiffness
