@@ -298,7 +298,7 @@ def gradient_noise(gradients: Iterator[Tensor], centre: Tensor, tangent: Tensor,
         projections.append((vectors @ shift).double().cpu())
     number = len(squares)
     require(number >= 2, "noise_batches", "at least 2", number)
-    square, tangential = torch.tensor(squares).double(), torch.tensor(along).double()
+    square, tangential = (torch.tensor(values, dtype=torch.float64) for values in (squares, along))
     drift = float((total / number).square().sum())
     trace = _centred(square, drift)
     transverse = _centred(square - tangential.square(), drift - float(tangential.mean()) ** 2)

@@ -37,7 +37,7 @@ class MeanForce:
 
     Times are t = η·steps/(1 − β): `burn_in`, then `windows` windows of length `window`, averaged one by one. The update
     contains the weight decay, the recorded force, −⟨t·∇L⟩ of the loss, does not. `control`: one noise-free run beside
-    them over the same time: the full batch, in the objective's groups, by gradient flow in steps of `control_step`
+    them over the same time: the full batch, in the objective's groups, by gradient flow in steps of at most `control_step`
     (Runge–Kutta–Chebyshev, stages chosen from the curvature), or with None by SGD's own η and β.
     """
 
@@ -51,7 +51,7 @@ class MeanForce:
     window: float = 10.0
     windows: int = 3
     control: bool = True
-    control_step: float | None = 2.5
+    control_step: float | None = 5.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -81,6 +81,11 @@ class MeanForce:
     def time_step(self) -> float:
         """Time per step of SGD, η/(1 − β)."""
         return self.learning_rate / (1 - self.momentum)
+
+    @property
+    def flow_step(self) -> float | None:
+        """Time per step of the control's gradient flow: the largest up to `control_step` that divides a window."""
+        return None if self.control_step is None else self.window / math.ceil(self.window / self.control_step)
 
     def run(
         self, experiment: AnyExperiment, points: Tensor, workers: Workers | None = None, device: str = "cpu"
@@ -153,7 +158,7 @@ class MeanForce:
             "control": "none"
             if not self.control
             else f"full batch of {len(objective.full_batch())} samples, "
-            + (f"gradient flow in time steps of {self.control_step:g}" if flow else "SGD's own steps"),
+            + (f"gradient flow in time steps of {self.flow_step:g}" if flow else "SGD's own steps"),
         }
 
 
@@ -188,31 +193,36 @@ def _run_unit(unit: tuple[MeanForce, AnyExperiment, Frame, int, int, str]) -> _W
         draws, noise, dt = generator(config.seed, position, replica), config.noise, config.time_step
         trajectory = sgd(lambda at: noise.gradient(objective, at, draws), theta, **options)
     else:
-        dt = config.time_step if config.control_step is None else config.control_step
-        trajectory = full_batch_trajectory(objective, theta, flow_step=config.control_step, **options)
-    skip, size = round(config.burn_in / dt), max(1, round(config.window / dt))
+        flow_step = config.flow_step
+        dt = config.time_step if flow_step is None else flow_step
+        trajectory = full_batch_trajectory(objective, theta, flow_step=flow_step, **options)
+    skip, size = round(config.burn_in / dt), round(config.window / dt)
+    total = skip + size * config.windows + 1
     limit = DIVERGED_DISTANCE * max(float(point.norm()), 1.0)
     rows = []
-    for theta, loss, gradient in islice(trajectory, skip + size * config.windows):
+    for theta, loss, gradient in islice(trajectory, total):
         offset = theta - point
         along, square, distance = tangent @ gradient, gradient @ gradient, offset.norm()
         rows.append(torch.stack([loss, -along, bend @ offset, offset @ gradient, square - along**2, distance]))
         if len(rows) % 50 == 0 and not float(distance) < limit:
             break
-    series = np.full((skip + size * config.windows, 6), np.nan)
+    series = np.full((total, 6), np.nan)
     series[: len(rows)] = torch.stack(rows).double().cpu().numpy()
-    return _summarise(series, skip, size, dt, config.learning_rate, limit)
-
-
-def _summarise(series: Floats, skip: int, size: int, dt: float, learning_rate: float, limit: float) -> _Windows:
     lost = ~(np.isfinite(series).all(1) & (series[:, 5] < limit))
     if lost.any():
         series[lost.argmax() :] = np.nan
-    kept = series[skip:].reshape(-1, size, 6)
+    if replica == config.replicas and config.control_step is not None:
+        # The few large steps of the flow: the trapezoidal rule over each window.
+        series = (series[1:] + series[:-1]) / 2
+    return _summarise(series[skip : total - 1].reshape(-1, size, 6), dt, config.learning_rate, bool(lost.any()))
+
+
+def _summarise(kept: Floats, dt: float, learning_rate: float, diverged: bool) -> _Windows:
+    """kept: (windows, samples, 6), NaN from where a run diverged."""
     loss, force, bend, left, right, distance = np.moveaxis(kept, -1, 0)
     averages = [_block_average(x) for x in (force, force * (1 - bend))]
     whole = np.isfinite(force).all(1)
-    times = [float(statistics.autocorrelation_time(x)) for x in force[whole]] if size >= 8 else []
+    times = [float(statistics.autocorrelation_time(x)) for x in force[whole]] if kept.shape[1] >= 8 else []
     time = float(np.mean(times)) if times else math.nan
     return _Windows(
         force=averages[0][0],
@@ -224,8 +234,8 @@ def _summarise(series: Floats, skip: int, size: int, dt: float, learning_rate: f
         heating_left=float(2 * left.mean()),
         heating_right=float(learning_rate * right.mean()),
         autocorrelation_time=time * dt,
-        effective_sample_size=float(whole.sum()) * size / time,
-        diverged=bool(lost.any()),
+        effective_sample_size=float(whole.sum()) * kept.shape[1] / time,
+        diverged=diverged,
     )
 
 

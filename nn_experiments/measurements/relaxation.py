@@ -47,7 +47,7 @@ class Relaxation:
     duration: float = 160.0
     records: int = 33
     control_starts: tuple[float, ...] = (0.3, 0.7)
-    control_step: float | None = 2.5
+    control_step: float | None = 5.0
     search: float = 0.15
     loss_samples: int | None = 512
     seed: int = 0
