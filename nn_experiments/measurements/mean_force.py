@@ -37,7 +37,7 @@ class MeanForce:
 
     Times are t = η·steps/(1 − β): `burn_in`, then `windows` windows of length `window`, averaged one by one. The update
     contains the weight decay, the recorded force, −⟨t·∇L⟩ of the loss, does not. `control`: one noise-free run beside
-    them over the same time: the full batch, in the objective's groups, by gradient flow in steps of at most `control_step`
+    them over the same time: the full batch in the objective's groups, by gradient flow in steps up to `control_step`
     (Runge–Kutta–Chebyshev, stages chosen from the curvature), or with None by SGD's own η and β.
     """
 

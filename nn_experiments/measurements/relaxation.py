@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Relaxation:
-    """Heavy-ball SGD released at each of `starts` (s, increasing), `replicas` runs each, recorded `records` times.
+    """Heavy-ball SGD released at each of `starts` (s, increasing), `replicas` runs each, recorded at once and `records` times after.
 
     Times are t = η·steps/(1 − β), from 0 to `duration`. `control_starts`, some of `starts`: released once more without
     noise, for the same time: the full batch, in the objective's groups, by gradient flow in steps of at most
@@ -45,7 +45,7 @@ class Relaxation:
     weight_decay: float = 0.0
     noise: Minibatch = field(default_factory=Minibatch)
     duration: float = 160.0
-    records: int = 33
+    records: int = 32
     control_starts: tuple[float, ...] = (0.3, 0.7)
     control_step: float | None = 5.0
     search: float = 0.15
@@ -64,8 +64,8 @@ class Relaxation:
         )
         require(self.replicas >= 1, "relaxation.replicas", "a number >= 1", self.replicas)
         check_step(self.learning_rate, self.momentum, self.weight_decay)
-        require(self.records >= 2, "relaxation.records", "at least 2", self.records)
-        least = (self.records - 1) * self.learning_rate / (1 - self.momentum)
+        require(self.records >= 1, "relaxation.records", "a number >= 1", self.records)
+        least = self.records * self.learning_rate / (1 - self.momentum)
         require(
             least * (1 - 1e-9) <= self.duration < math.inf,
             "relaxation.duration",
@@ -90,12 +90,12 @@ class Relaxation:
     @property
     def stride(self) -> int:
         """Steps of SGD from record to record."""
-        return max(1, round(self.duration * (1 - self.momentum) / (self.learning_rate * (self.records - 1))))
+        return max(1, round(self.duration * (1 - self.momentum) / (self.learning_rate * self.records)))
 
     @property
     def times(self) -> Floats:
-        """Times of the records, (records,)."""
-        return np.arange(self.records, dtype=np.float64) * (self.stride * self.learning_rate / (1 - self.momentum))
+        """Times of the records, (records + 1,)."""
+        return np.arange(self.records + 1, dtype=np.float64) * (self.stride * self.learning_rate / (1 - self.momentum))
 
     def run(
         self, experiment: AnyExperiment, points: Tensor, workers: Workers | None = None, device: str = "cpu"
@@ -117,7 +117,7 @@ class Relaxation:
         results = (workers or Workers(1)).map(_run_unit, units, "relaxation")
         controls = [0, 1] if self.control_starts else [0]
         shape = (len(controls), len(self.starts), self.replicas)
-        series = {name: np.full((*shape, self.records), np.nan) for name in _Records._fields}
+        series = {name: np.full((*shape, self.records + 1), np.nan) for name in _Records._fields}
         diverged = np.full(shape, np.nan)
         for key, (records, lost) in zip(keys, results, strict=True):
             diverged[key] = lost
@@ -153,7 +153,7 @@ class Relaxation:
 
 
 class _Records(NamedTuple):
-    """Series of one run, (records,) each."""
+    """Series of one run, (records + 1,) each."""
 
     position: Floats
     distance: Floats
@@ -193,9 +193,9 @@ def _observe(
     """Records of a trajectory, until it ends or diverges (NaN from then on)."""
     indices = subset(objective, config.loss_samples)
     limit = DIVERGED_DISTANCE * max(float(points.norm(dim=1).max()), 1.0)
-    records = _Records(*(np.full(config.records, np.nan) for _ in _Records._fields))
+    records = _Records(*(np.full(config.records + 1, np.nan) for _ in _Records._fields))
     s, window = None, None
-    for n, theta in enumerate(islice(states, config.records)):
+    for n, theta in enumerate(islice(states, config.records + 1)):
         s, distance = path_geometry.project(points, theta, s, window)
         if not distance < limit:
             return records, True
