@@ -33,26 +33,38 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MeanForce:
-    """Constrained heavy-ball SGD at each of `positions` (s, increasing), `replicas` runs each.
+    """Heavy-ball SGD held on the hyperplane through each path point: minus the averaged tangential gradient, −⟨t·∇L⟩.
 
-    Times are t = η·steps/(1 − β): `burn_in`, then `windows` windows of length `window`, averaged one by one. The update
-    contains the weight decay, the recorded force, −⟨t·∇L⟩ of the loss, does not. `control`: one noise-free run beside
-    them over the same time: the full batch in the objective's groups, by gradient flow in steps up to `control_step`
-    (Runge–Kutta–Chebyshev, stages chosen from the curvature), or with None by SGD's own η and β.
+    The final update, momentum and weight decay included, is projected off the tangent; the recorded force is that of the
+    loss alone. Beside it runs a noise-free control over the same time, from the same point. Times are
+    t = η · step / (1 − β).
     """
 
     positions: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    """Path points s at which to hold the network, in rising order."""
     replicas: int = 2
+    """Independent runs per position, at least 2."""
     learning_rate: float = 0.1
+    """Learning rate η, parameter² / loss."""
     momentum: float = 0.0
+    """Heavy-ball momentum β (0 <= β < 1)."""
     weight_decay: float = 0.0
+    """Weight decay λ of the update."""
     noise: Minibatch = field(default_factory=Minibatch)
+    """Noise."""
     burn_in: float = 10.0
-    window: float = 10.0
-    windows: int = 3
+    """Time before averaging, parameter² / loss."""
+    duration: float = 30.0
+    """Time of averaging, parameter² / loss."""
+    time_windows: int = 3
+    """Windows into which the averaging time is divided, each of at least 8 steps."""
     control: bool = True
+    """Also run without noise: the full batch, in the objective's groups."""
     control_step: float | None = 5.0
+    """The control is the gradient flow, in time steps up to this (Runge-Kutta-Chebyshev; at most half a window), or, if
+    None, SGD's own steps with η and β."""
     seed: int = 0
+    """Seed of the random numbers."""
 
     def __post_init__(self) -> None:
         s = np.asarray(self.positions, dtype=np.float64)
@@ -61,21 +73,26 @@ class MeanForce:
         require(self.replicas >= 2, "mean_force.replicas", "at least 2", self.replicas)
         check_step(self.learning_rate, self.momentum, self.weight_decay)
         require(0 <= self.burn_in < math.inf, "mean_force.burn_in", "a number >= 0", self.burn_in)
-        require(self.windows >= 1, "mean_force.windows", "a number >= 1", self.windows)
-        least = 8 * self.time_step
+        require(self.time_windows >= 1, "mean_force.time_windows", "a number >= 1", self.time_windows)
+        least = 8 * self.time_step * self.time_windows
         require(
-            least <= self.window < math.inf,
-            "mean_force.window",
-            f"at least 8 steps (a time of {least:g}), for a standard error",
-            self.window,
+            least * (1 - 1e-9) <= self.duration < math.inf,
+            "mean_force.duration",
+            f"at least 8 steps a window (a time of {least:g}), for a standard error",
+            self.duration,
         )
         require(
             self.control_step is None or 0 < self.control_step <= self.window / 2,
             "mean_force.control_step",
-            f"a number in 0…{self.window / 2:g} (half a window)",
+            f"a positive number up to {self.window / 2:g} (half a window)",
             self.control_step,
         )
         require(self.seed >= 0, "mean_force.seed", "a number >= 0", self.seed)
+
+    @property
+    def window(self) -> float:
+        """Time of one window."""
+        return self.duration / self.time_windows
 
     @property
     def time_step(self) -> float:
@@ -123,7 +140,7 @@ class MeanForce:
         variables: dict[str, tuple[Any, ...]] = {
             "s": (("s",), np.array(self.positions, dtype=np.float64)),
             "replica": (("replica",), np.arange(self.replicas)),
-            "time_window": (("time_window",), self.burn_in + (np.arange(self.windows) + 0.5) * self.window),
+            "time_window": (("time_window",), self.burn_in + (np.arange(self.time_windows) + 0.5) * self.window),
             "mean_force": (windows, stacked("force")),
             "mean_force_stderr": (windows, stacked("force_stderr")),
             "mean_force_curved": (windows, stacked("curved")),
@@ -197,7 +214,7 @@ def _run_unit(unit: tuple[MeanForce, AnyExperiment, Frame, int, int, str]) -> _W
         dt = config.time_step if flow_step is None else flow_step
         trajectory = full_batch_trajectory(objective, theta, flow_step=flow_step, **options)
     skip, size = round(config.burn_in / dt), round(config.window / dt)
-    total = skip + size * config.windows + 1
+    total = skip + size * config.time_windows + 1
     limit = DIVERGED_DISTANCE * max(float(point.norm()), 1.0)
     rows = []
     for theta, loss, gradient in islice(trajectory, total):

@@ -26,28 +26,35 @@ _PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True)
 class Profile:
-    """Budgets of the profile, the same at every point; all points and paths share probes and batches.
+    """Loss, errors, curvature and gradient noise along a path, from the same budgets, probes and batches at every point.
 
-    points: number of equally spaced s. probes: Rademacher probes of each trace, a multiple of `parts`, the number of
-    parts of the data of which each probe sees one (see `curvature.Hutchinson`). slope_step: ε of the central difference
-    Tr(Q ∂_t H), as a fraction of the path's length. eigenvalues: how many of the largest, from `lanczos_steps` steps,
-    of the Hessian of a fixed subset of `eigenvalue_samples` (whole groups); None is the full batch.
-    noise_batches: independent minibatches for the covariance of the gradient under `noise`. weight_decay: the
-    training's λ, which enters only `weight_decay_penalty`, λ‖θ‖²/2.
+    Curvature is that of the batch-statistics objective in its groups; the test error is that of standard inference.
     """
 
     points: int = 13
+    """Points along the path, equally spaced in s."""
     probes: int = 16
+    """Rademacher probes of each trace."""
     parts: int = 16
+    """Parts of the data of which each probe sees one (a divisor of the probes; see `curvature.Hutchinson`)."""
     slope_step: float = 0.01
+    """Step of the central difference Tr(Q dH/dt), as a fraction of the path's length."""
     eigenvalues: int = 5
+    """How many of the largest Hessian eigenvalues."""
     lanczos_steps: int = 10
+    """Lanczos steps for them, and for the smallest."""
     eigenvalue_samples: int | None = 512
+    """Size of the fixed subset of the training data (whole groups) whose Hessian they are of; None: all."""
     noise: Minibatch = field(default_factory=Minibatch)
+    """Noise whose covariance is measured."""
     noise_batches: int = 64
+    """Independent batches for it."""
     weight_decay: float = 0.0
+    """Weight decay λ of the training; enters `weight_decay_penalty`, λ‖θ‖²/2, alone."""
     precision: Literal["float32", "float64"] = "float32"
+    """Type of the numbers; never TensorFloat-32."""
     seed: int = 0
+    """Seed of the random numbers."""
 
     def __post_init__(self) -> None:
         require(self.points >= 2, "profile.points", "at least 2", self.points)

@@ -29,28 +29,38 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Relaxation:
-    """Heavy-ball SGD released at each of `starts` (s, increasing), `replicas` runs each, recorded at once and `records` times after.
+    """Heavy-ball SGD released on the path at s = starts, at rest, and followed by its nearest point on the path.
 
-    Times are t = η·steps/(1 − β), from 0 to `duration`. `control_starts`, some of `starts`: released once more without
-    noise, for the same time: the full batch, in the objective's groups, by gradient flow in steps of at most
-    `control_step` (Runge–Kutta–Chebyshev, stages chosen from the curvature), or with None by SGD's own η and β.
-    `search`: the nearest point is sought within this distance in s of the previous record's, lest it jump.
-    `loss_samples`: size of the fixed subset (whole groups) on which the loss is recorded; None is the full batch.
+    Some starts are released once more without noise, for the same time. Times are t = η · step / (1 − β).
     """
 
     starts: tuple[float, ...] = (0.15, 0.3, 0.5, 0.7, 0.85)
+    """Path points s at which to release the network, in rising order."""
     replicas: int = 2
+    """Independent runs per start."""
     learning_rate: float = 0.1
+    """Learning rate η, parameter² / loss."""
     momentum: float = 0.0
+    """Heavy-ball momentum β (0 <= β < 1)."""
     weight_decay: float = 0.0
+    """Weight decay λ of the update."""
     noise: Minibatch = field(default_factory=Minibatch)
+    """Noise."""
     duration: float = 160.0
+    """Time, parameter² / loss."""
     records: int = 32
+    """Times at which the network is recorded, after t = 0."""
     control_starts: tuple[float, ...] = (0.3, 0.7)
+    """Starts that are also released without noise: the full batch, in the objective's groups."""
     control_step: float | None = 5.0
+    """The control is the gradient flow, in time steps up to this (Runge-Kutta-Chebyshev), or, if None, SGD's own steps
+    with η and β."""
     search: float = 0.15
+    """The nearest point is sought within this distance in s of the record before, lest it jump."""
     loss_samples: int | None = 512
+    """Size of the fixed subset of the training data (whole groups) on which the loss is recorded; None: all."""
     seed: int = 0
+    """Seed of the random numbers."""
 
     def __post_init__(self) -> None:
         s = np.asarray(self.starts, dtype=np.float64)
