@@ -35,8 +35,8 @@ Floats = npt.NDArray[np.float64]
 class MeanForce:
     """Heavy-ball SGD held on the hyperplane through each path point: minus the averaged tangential gradient, −⟨t·∇L⟩.
 
-    The final update, momentum and weight decay included, is projected off the tangent; the recorded force is that of the
-    loss alone. Beside it runs a noise-free control over the same time, from the same point. Times are
+    The final update, momentum and weight decay included, is projected off the tangent; the recorded force is that of
+    the loss alone. Beside it runs a noise-free control over the same time, from the same point. Times are
     t = η · step / (1 − β).
     """
 

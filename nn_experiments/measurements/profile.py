@@ -26,7 +26,7 @@ _PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True)
 class Profile:
-    """Loss, errors, curvature and gradient noise along a path, from the same budgets, probes and batches at every point.
+    """Loss, errors, curvature and gradient noise along a path, from the same probes and batches at every point.
 
     Curvature is that of the batch-statistics objective in its groups; the test error is that of standard inference.
     """
