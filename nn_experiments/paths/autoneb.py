@@ -59,7 +59,7 @@ class AutoNEBState:
 
     @property
     def steps_done(self) -> int:
-        """Calls of value_and_gradient so far: where a caller's stream of minibatches goes on."""
+        """Steps so far: where a caller's stream of minibatches goes on."""
         return len(self.history.mean_loss)
 
 
@@ -68,8 +68,8 @@ class AutoNEBResult:
     """A minimum-energy path. points: (P, D), the first and last are the ends; the rest is float64 numpy, (P,).
 
     losses: at the pivots. loss_between: highest sampled loss from each pivot up to the next, both included (the last
-    pivot's own at the last). perpendicular_gradient_norm: |Q grad L|, without weight decay, full data where `full` was
-    given. arc_length: in parameter units. converged: see `AutoNEB.tolerance`."""
+    pivot's own at the last). perpendicular_gradient_norm: |Q (grad L + weight_decay θ)| from `full`, what the band
+    descends and what should vanish. arc_length: in parameter units. converged: see `AutoNEB.tolerance`."""
 
     points: Array
     losses: Floats
@@ -257,6 +257,7 @@ class AutoNEB:
     def _finish(self, state: AutoNEBState, sampled: Floats, full: ValueAndGradient) -> AutoNEBResult:
         losses = np.append(sampled[:, 0], sampled[-1, -1])
         _, gradients = full(state.points)
+        gradients = gradients + self.weight_decay * state.points
         tangents = path_geometry.tangents(state.points)
         tangents[1:-1] = self._tangents(state.points, losses)
         perpendicular = gradients - (gradients * tangents).sum(-1)[:, None] * tangents

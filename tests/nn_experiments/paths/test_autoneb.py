@@ -7,6 +7,7 @@ import pytest
 
 from entropy_sim import path_geometry
 from entropy_sim.errors import UserError
+from entropy_sim.landscapes import MullerBrown
 from nn_experiments.paths import autoneb
 from nn_experiments.paths.autoneb import AutoNEB, AutoNEBState, upwind_tangents
 
@@ -39,6 +40,20 @@ def test_both_saddles_of_muller_brown(tangent):
     assert np.allclose(path_maxima(result.points), SADDLES, atol=2e-3)
     assert result.converged
     assert result.perpendicular_gradient_norm[1:-1].max() < 1e-3
+
+
+def test_both_saddles_of_the_simulator_s_own_landscape():
+    """A landscape and a network are the same to a path finder: a callable on (P, D)."""
+    landscape = MullerBrown()
+
+    def value_and_gradient(points):
+        gradient = np.empty((2, len(points)))
+        landscape.gradient(np.ascontiguousarray(points.T), gradient, landscape.params())
+        return landscape.energy(points), gradient.T
+
+    result = FAST.run(value_and_gradient, landscape.path([0.0, 1.0]))
+    assert np.allclose(path_maxima(result.points), SADDLES, atol=2e-3)
+    assert np.allclose(result.points, FAST.run(muller_brown, DEEPEST).points, atol=1e-5)
 
 
 def test_insertion_finds_the_saddles_from_few_pivots():
@@ -155,6 +170,8 @@ def test_weight_decay_is_descended_but_not_reported():
     r2 = (result.points[5:10] ** 2).sum(1)
     assert np.allclose(r2, 1 - penalty / 200, atol=1e-4)
     assert np.allclose(result.losses[5:10], 50 * (penalty / 200) ** 2, rtol=1e-2)
+    # The gradient of the loss alone is `penalty` there; that of what is descended vanishes.
+    assert result.perpendicular_gradient_norm[5:10].max() < penalty / 100
 
 
 def test_all_pivots_share_one_call_per_step():
