@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -148,12 +148,12 @@ def config_from_file(kind: Any, path: Path) -> Any:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"--config: expected JSON in {path}, found {error}") from error
-    if isinstance(value, list):  # a merged run: one configuration per measurement
+    if isinstance(value, dict) and value.get("type") == "MergedRun":
         name = getattr(kind, "__name__", "")
-        found = [str(v.get("type")) for v in value]
+        found = [str(v.get("type")) for v in value["measurements"]]
         if name not in found:
             raise UserError(f"--config: expected a configuration of {name} in {path}, found {', '.join(found)}")
-        value = value[found.index(name)]
+        value = value["measurements"][found.index(name)]
     return from_jsonable(kind, value)
 
 
@@ -285,7 +285,9 @@ def read_tree(path: Path | str, *, check: bool = True) -> xr.DataTree:
         raise UserError(f"{path}: expected a netCDF file, found {'a directory' if path.is_dir() else 'no such file'}")
     try:
         with xr.open_datatree(path, engine="netcdf4") as opened:
-            tree = opened.load()
+            # Node by node: DataTree.load leaves out a variable that is called like its group (mean_force/mean_force),
+            # and touching it once the file is closed crashes the interpreter.
+            tree = xr.DataTree.from_dict({n.path: n.to_dataset(inherit=False).load() for n in opened.subtree})
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: expected a netCDF4 file, found something else ({_first_line(error)})") from error
     if check:
@@ -293,10 +295,18 @@ def read_tree(path: Path | str, *, check: bool = True) -> xr.DataTree:
     return tree
 
 
-def merge(runs: Mapping[str, xr.DataTree], **attrs: Any) -> xr.DataTree:
-    """One run of several single-measurement runs of the same system; `attrs` replace root attributes.
+def merged_config(configs: Iterable[Any]) -> dict[str, Any]:
+    """The configuration of a merged run: what all measurements share (landscape, noise, …), and all of them in full."""
+    measurements = [to_jsonable(config) for config in configs]
+    first = measurements[0]
+    shared = {k: v for k, v in first.items() if k != "type" and all(m.get(k) == v for m in measurements[1:])}
+    return {**shared, "type": "MergedRun", "measurements": measurements}
 
-    Every group keeps the configuration of its own run in its `config` attribute; the root's is the list of them.
+
+def merge(runs: Mapping[str, xr.DataTree], **attrs: Any) -> xr.DataTree:
+    """One run of several single-measurement runs, by the names of their groups; `attrs` replace root attributes.
+
+    Every group keeps the configuration of its own run in its `config` attribute; the root's is `merged_config`.
     """
     first = next(iter(runs.values()))
     groups: dict[str, xr.Dataset] = {}
@@ -305,9 +315,9 @@ def merge(runs: Mapping[str, xr.DataTree], **attrs: Any) -> xr.DataTree:
             dataset = node.to_dataset()
             if name not in groups or name in runs:
                 groups[name] = dataset.assign_attrs(config=run.attrs["config"])
-    configs = [json.loads(run.attrs["config"]) for run in runs.values()]
+    config = merged_config(json.loads(run.attrs["config"]) for run in runs.values())
     tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in groups.items()})
-    tree.attrs = {**first.attrs, "config": json.dumps(configs, sort_keys=True), **attrs}
+    tree.attrs = {**first.attrs, "config": config_json(config), **attrs}
     return tree
 
 

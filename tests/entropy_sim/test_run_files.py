@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -148,3 +149,15 @@ def test_places_that_cannot_be_written_are_found_before_the_work(tmp_path):
         run_files.writable(tmp_path / "file" / "run.nc")
     with pytest.raises(UserError, match="--out: expected a file, found the directory"):
         run_files.writable(tmp_path)
+
+
+def test_reading_loads_every_variable_also_one_called_like_its_group(tmp_path):
+    dataset = xr.Dataset({"mean_force": ("s", np.arange(3.0)), "other": ("s", np.arange(3.0))})
+    tree = xr.DataTree.from_dict({"mean_force": dataset})
+    tree.attrs["mark"] = "kept"
+    path = run_files.write_tree(tree, tmp_path / "run.nc", check=False)
+    found = run_files.read_tree(path, check=False)
+    path.unlink()
+    assert found.attrs["mark"] == "kept"
+    assert all(v._in_memory for node in found.subtree for v in node.to_dataset().variables.values())
+    np.testing.assert_array_equal(found["mean_force"]["mean_force"], np.arange(3.0))
