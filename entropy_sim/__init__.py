@@ -10,7 +10,7 @@ from typing import Any
 
 _HOMES = {
     "landscapes": ("Channel", "MullerBrown", "Quadratic", "Tabulated"),
-    "noise": ("CurvaturePower", "GradientCovariance", "TabulatedCovariance", "Thermal"),
+    "noise": ("CurvatureCovariance", "CurvaturePower", "GradientCovariance", "TabulatedCovariance", "Thermal"),
     "dynamics": ("Overdamped", "SGD"),
     "measurements": (
         "MeanForce",

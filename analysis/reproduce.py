@@ -1,0 +1,137 @@
+"""The main job: a network trained and measured, theory simulated, the two compared and reported."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import xarray as xr
+
+from entropy_sim.errors import UserError
+from entropy_sim.run_files import merge, merged_config, output_state, writable, write_tree
+
+#: Largest step of the twin, in units of the inverse of its largest stiffness: a tenth of the stability limit.
+TWIN_STEP = 0.2
+TWIN = "twin"
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """The main job, end to end: theory simulated, a network trained and measured, compared and reported.
+
+    Writes simulation.nc, simulation_sgd.nc, twin.nc, network.nc, comparison.nc, figures/ and report.html into OUT.
+    Started again, it goes on from the finished stages.
+    """
+
+    preset: Literal["quick"] = "quick"
+    """quick: two ResNet-8 on scikit-learn's digits under minibatch noise; minutes on 2 cores"""
+    out: Path = Path("runs/quick")
+    """the run's directory"""
+    overwrite: bool = False
+    """replace what another configuration made"""
+    processes: int | None = None
+    """processes of the network side (default: all cores); the numbers do not depend on it"""
+
+    def run(self) -> xr.DataTree:
+        """Run what is not there yet; the comparison. Raises UserError for results of another configuration."""
+        from analysis.compare import Compare
+        from nn_experiments.run import NetworkRun
+
+        start = time.monotonic()
+        writable(self.out / "network.nc")
+        say("1/3 network: train, path, profile, mean force, relaxation")
+        network = NetworkRun().run(
+            self.out, overwrite=self.overwrite, processes=self.processes, report=lambda line: say(f"    {line}")
+        )
+        assert network is not None
+        say("2/3 theory: the channel, and the network's analytic twin")
+        for name, measurements in (*channel().items(), (TWIN, twin(network))):
+            self._simulate(self.out / f"{name}.nc", measurements)
+        say("3/3 comparison, figures, report")
+        files = tuple(self.out / f"{name}.nc" for name in (*channel(), TWIN, "network"))
+        tree = Compare(files=files, out=self.out, overwrite=True).run()
+        say(f"wrote {self.out / 'report.html'} ({time.monotonic() - start:.0f} s)")
+        return tree
+
+    def _simulate(self, path: Path, measurements: Mapping[str, Any]) -> None:
+        config = merged_config(measurements.values())
+        is_twin = path.stem == TWIN
+        try:
+            state = output_state(path, config, overwrite=self.overwrite)
+        except UserError:
+            if not is_twin:
+                raise
+            state = "absent"  # made from the network's profile, and so again when that was measured anew
+        if state == "same":
+            say(f"    {path.stem}: already done")
+            return
+        trees = {name: measurement.run(progress=True) for name, measurement in measurements.items()}
+        extra = {"system": "analytic twin of the network (Tabulated)"} if is_twin else {}
+        write_tree(merge(trees, **extra), path)
+        say(f"    {path.stem}: {', '.join(measurements)}")
+
+
+def channel() -> dict[str, dict[str, Any]]:
+    """The analytic runs: file -> measurement -> configuration.
+
+    simulation: thermal Langevin dynamics. simulation_sgd: SGD with noise proportional to the curvature, C = c K, at a
+    learning rate large enough (eta k up to 0.8) to tell the finite-learning-rate form from its limit.
+    """
+    from entropy_sim import SGD, Channel, CurvatureCovariance, MeanForce, Profile, Relaxation, Stationary
+
+    landscape = Channel()
+    noisy = {"landscape": landscape, "noise": CurvatureCovariance(), "dynamics": SGD(learning_rate=0.05)}
+    return {
+        "simulation": {
+            "profile": Profile(landscape),
+            "mean_force": MeanForce(landscape, walkers=512),
+            "relaxation": Relaxation(landscape),
+            "stationary": Stationary(landscape),
+        },
+        "simulation_sgd": {"profile": Profile(**noisy), "mean_force": MeanForce(**noisy, walkers=512, stride=1)},
+    }
+
+
+def twin(network: xr.DataTree) -> dict[str, Any]:
+    """The network's measurements on its analytic twin: same positions, starts, times and effective temperatures.
+
+    Where the network's learning rate exceeds a tenth of the twin's stability limit, the twin takes smaller steps with
+    as much larger noise: eta C, and with it every effective temperature, and the clock eta · step stay the same.
+    """
+    from entropy_sim import SGD, MeanForce, Profile, Relaxation, Tabulated, TabulatedCovariance
+
+    landscape = Tabulated.from_profile(network)
+    config = json.loads(network.attrs["config"])
+    force, relaxation = config["mean_force"], config["relaxation"]
+    stiffest = float(landscape.curvature(network["profile"]["s"].values).max())
+
+    def dynamics(settings: Mapping[str, Any]) -> dict[str, Any]:
+        rate = float(settings["learning_rate"]) / (1 - float(settings["momentum"]))
+        step = min(rate, TWIN_STEP / stiffest)
+        measured = float(config["profile"]["noise"]["batch_size"]) / float(settings["noise"]["batch_size"])
+        noise = TabulatedCovariance(scale=rate / step * measured)
+        return {"landscape": landscape, "noise": noise, "dynamics": SGD(learning_rate=step)}
+
+    return {
+        "profile": Profile(**dynamics(force)),
+        "mean_force": MeanForce(
+            **dynamics(force),
+            positions=tuple(force["positions"]),
+            burn_in=force["burn_in"],
+            duration=force["duration"],
+            time_windows=force["time_windows"],
+        ),
+        "relaxation": Relaxation(
+            **dynamics(relaxation),
+            starts=tuple(relaxation["starts"]),
+            duration=relaxation["duration"],
+            records=relaxation["records"],
+        ),
+    }
+
+
+say: Callable[[str], None] = print
