@@ -91,10 +91,10 @@ def what_was_run(simulations: Sequence[tuple[str, xr.DataTree]], network: xr.Dat
             paragraphs.append(batches)
     for label, tree in simulations:
         done = ", ".join(name.replace("_", " ") for name in tree.children if name in GROUPS)
-        noise = tree.attrs.get("noise", "unknown")
-        paragraphs.append(
-            f"Simulation “{label}”: {tree.attrs.get('system', 'unknown')}; noise: {noise}. Measured: {done}."
-        )
+        system, noise, dynamics = (tree.attrs.get(name, "unknown") for name in ("system", "noise", "dynamics"))
+        text = f"Simulation “{label}”: landscape {system}, noise {noise}, dynamics {dynamics}"
+        step = f" with a time step of {tree.attrs['time_step']:g}" if "time_step" in tree.attrs else ""
+        paragraphs.append(f"{text}{step}. Measured: {done}.")
     return paragraphs
 
 
@@ -207,10 +207,10 @@ def potential_caption(rows: Sequence[Row], run: str) -> str:
 
 
 def relaxation_caption(rows: Sequence[Row], run: str) -> str:
-    """Both criteria of the relaxation."""
+    """Both criteria of the relaxation (network), or its formulas (simulation)."""
     found = _find(rows, run, "relaxation", "criterion")
     if not found:
-        return "Position along the path of replicas released on it."
+        return f"Position along the path of replicas released on it. {comparison_caption(rows, run, 'relaxation')}"
     text = f"Replicas released on the path, displacement towards their own end: {words(found[0])}."
     return f"{text} Without noise: {words(found[1])}." if len(found) > 1 else text
 

@@ -10,7 +10,7 @@ A comparison is a tree with `source` "analysis". Its groups, each named by the l
     effective_potential/<label>  s: potential (+ _stderr, covariance), arc_length; form, s: predicted (+ _stderr);
                                  barrier_left, barrier_right (+ _stderr), barrier_position
     relaxation/<label>           control, start, time: position (+ _stderr); control, start: displacement (+ _stderr),
-                                 own_side, replicas
+                                 own_side, replicas; form, start, time: position_predicted (simulations)
     stationary/<label>           s: density, free_energy (+ _stderr); form, s: density_predicted, density_z, …
 
 Forces are per arc length (loss / parameter), potentials in loss; two runs are aligned at the same s, and their forces
@@ -100,6 +100,7 @@ def compare(simulations: Sequence[Run], network: xr.DataTree | None = None) -> x
     require(len(set(labels)) == len(labels), "labels", "different labels, none of them 'network'", labels)
     groups: dict[str, xr.Dataset] = {}
     rows: list[Row] = []
+    simulations = _with_profiles(simulations)
     for label, tree in simulations:
         _simulation(label, tree, groups, rows)
     if network is not None:
@@ -124,6 +125,25 @@ def compare(simulations: Sequence[Run], network: xr.DataTree | None = None) -> x
         seed=0,
         threads=1,
     )
+    return result
+
+
+def _with_profiles(simulations: Sequence[Run]) -> list[Run]:
+    """Simulations without a profile take that of another one with the same landscape, noise and dynamics."""
+
+    def nouns(tree: xr.DataTree) -> list[Any]:
+        config = summaries.configuration(tree.attrs)
+        config = config if isinstance(config, dict) else {}
+        return [config.get(name) for name in ("landscape", "noise", "dynamics")]
+
+    profiles = [(nouns(tree), tree) for _, tree in simulations if "profile" in tree.children]
+    result = []
+    for label, tree in simulations:
+        same = [t for n, t in profiles if n == nouns(tree) and None not in n]
+        if "profile" not in tree.children and same:
+            tree = tree.copy()
+            tree["profile"] = same[0]["profile"].copy()
+        result.append((label, tree))
     return result
 
 
@@ -167,8 +187,13 @@ def _simulation(label: str, tree: xr.DataTree, groups: dict[str, xr.Dataset], ro
             groups[f"stationary/{label}"] = density
             rows.append(_not_determined(label, "stationary", str(error)))
     if relaxed is not None:
-        groups[f"relaxation/{label}"], _ = comparisons.relaxation(label, relaxed)
-        rows += criteria.replicas_return(label, groups[f"relaxation/{label}"])
+        positions = None
+        try:
+            positions = predict_simulation.predict_relaxation(tree, relaxed["start"].values, relaxed["time"].values)
+        except UserError as error:
+            rows.append(_not_determined(label, "relaxation", str(error)))
+        groups[f"relaxation/{label}"], new = comparisons.relaxation(label, relaxed, predicted=positions)
+        rows += new
 
 
 def _network(network: xr.DataTree, simulations: Sequence[Run], groups: dict[str, xr.Dataset], rows: list[Row]) -> None:

@@ -155,6 +155,9 @@ def _barrier_row(label: str, result: xr.Dataset, potential: Estimate, s: np.ndar
         result[f"barrier_{side}"] = ((), value, {"units": "loss", "long_name": text})
         result[f"barrier_{side}_stderr"] = ((), stderr, {"units": "loss", "long_name": f"standard error of {text}"})
     result["barrier_position"] = ((), found.position, {"units": "1", "long_name": "position of the barrier's top"})
+    if found.position in (s[0], s[-1]):
+        text = f"none: the potential is highest at the end of the measured range, s = {found.position:.3g}"
+        return Row(label, "effective_potential", "entropic barrier", "result", "", text, units="loss")
     words = (
         f"{plus_minus(found.left, found.left_stderr)} loss above s = {s[0]:.3g} and "
         f"{plus_minus(found.right, found.right_stderr)} above s = {s[-1]:.3g}, top at s = {found.position:.3g}"
@@ -174,12 +177,28 @@ def _barrier_row(label: str, result: xr.Dataset, potential: Estimate, s: np.ndar
 
 
 def relaxation(
-    label: str, dataset: xr.Dataset, twins: Mapping[str, xr.Dataset] | None = None
+    label: str,
+    dataset: xr.Dataset,
+    twins: Mapping[str, xr.Dataset] | None = None,
+    predicted: xr.Dataset | None = None,
 ) -> tuple[xr.Dataset, list[Row]]:
     """Mean positions and displacements (`summaries.relaxation`); for a network, beside those of its twins: the
-    displacement from common starts at the latest common time, as a ratio."""
+    displacement from common starts at the latest common time, as a ratio. predicted: the mean position s(t), dims
+    (form, start, time), against which the mean positions at the last time are held."""
     result = summaries.relaxation(dataset)
     rows = []
+    if predicted is not None:
+        last = result.sel(control=0).isel(time=-1)
+        measured = Estimate.independent(last["position"].values, last["position_stderr"].values)
+        for i, form in enumerate(map(str, predicted["form"].values)):
+            expected = predicted["position"].values[i, :, -1]
+            exactly = Estimate.independent(expected, np.zeros_like(expected))
+            quantity = f"mean position at the end, {form}"
+            row, _, _ = formula_row(label, "relaxation", quantity, measured, exactly, exact=True, amplitude=False)
+            rows.append(row)
+        result = result.assign_coords(form=predicted["form"], formula=predicted["formula"])
+        result["position_predicted"] = (("form", "start", "time"), predicted["position"].values)
+        result["position_predicted"].attrs = {"units": "1", "long_name": "predicted mean position s"}
     for name, twin in (twins or {}).items():
         other = summaries.relaxation(twin)
         pairs = [

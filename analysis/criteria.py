@@ -140,6 +140,7 @@ def replicas_return(run: str, relaxed: xr.Dataset) -> list[Row]:
     mean = float(moved[off].mean())
     stderr = float(spread * np.sqrt((1 / replicas[off]).sum()) / off.sum())
     z = float(gaussian_significance(mean / stderr, freedom))
+    z = z if np.isfinite(z) else mean / stderr  # the t distribution's tail underflows
     own, total = int(noisy["own_side"].values[off].sum()), int(replicas[off].sum())
     towards = int((moved[off] > 0).sum())
     words = f"mean Δs = {plus_minus(mean, stderr)} (z = {z:.1f}); towards the end from {towards} of {off.sum()} starts"

@@ -60,15 +60,16 @@ def spline_matrix(y: Array, at: Array, derivative: int = 0) -> Array:
     return matrix
 
 
-def between(s: Array, values: Array, at: Array) -> Array:
-    """`values` at s (n,) interpolated to `at` by a cubic spline; NaN next to points that are NaN."""
-    good = np.isfinite(values)
-    if good.sum() < 2:
-        return np.where(np.isin(at, s[good]), values[good][0] if good.any() else np.nan, np.nan)
-    result = spline_matrix(s[good], at) @ values[good]
+def between(s: Array, values: Estimate, at: Array) -> Estimate:
+    """Values at s (n,) at the positions `at` (m,), by a cubic spline through the finite ones; NaN next to a NaN."""
+    good = np.isfinite(values.value)
     right = np.clip(np.searchsorted(s, at - 1e-9), 0, len(s) - 1)
     left = np.where(np.abs(s[right] - at) < 1e-9, right, np.clip(right - 1, 0, None))
-    return np.where(good[left] & good[right], result, np.nan)
+    if good.sum() < 2:
+        return Estimate(np.full(len(at), np.nan), np.full((len(at), len(at)), np.nan))
+    matrix = spline_matrix(s[good], at)
+    matrix[~(good[left] & good[right])] = np.nan
+    return values.select(good).transform(matrix)
 
 
 def predict_network(
@@ -122,13 +123,7 @@ def predict_network(
     else:
         dropped += [f"{name}: no top-k hessian_eigenvalue was measured" for name in (THERMAL, FINITE_RATE)]
     order = [name for name in FORMULAS if name in forms]
-    estimates = {}
-    for name in order:
-
-        def at_positions(v: Mapping[str, Array], form: Form = forms[name]) -> Array:
-            return between(points, form(v), at)
-
-        estimates[name] = propagate(at_positions, values, errors)
+    estimates = {name: between(points, propagate(forms[name], values, errors), at) for name in order}
     result = as_dataset(estimates, {name: FORMULAS[name] for name in order}, at)
     result.attrs |= {"dropped": "; ".join(dropped), "noise_factor": noise_factor, "arc_length": arc_length, **rate}
     temperature = learning_rate / (2 * (1 - momentum)) * values["noise_trace"]
@@ -142,9 +137,9 @@ def predict_network(
             "largest_eta_k": float(learning_rate * values["modes"].max()),
         }
         temperature = temperature / (count + bulk_modes)
-        result["effective_temperature"] = ("s", between(points, temperature, at))
+        result["effective_temperature"] = ("s", spline_matrix(points, at) @ temperature)
         result["effective_temperature"].attrs = {"units": "loss", "long_name": "effective temperature T"}
-    result["noise_ratio"] = ("s", between(points, values["noise_trace"] / values["trace"], at))
+    result["noise_ratio"] = ("s", spline_matrix(points, at) @ (values["noise_trace"] / values["trace"]))
     result["noise_ratio"].attrs = {"units": "loss", "long_name": "noise over curvature, c = Tr C / Tr H"}
     return result
 

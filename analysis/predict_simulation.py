@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy import linalg
 
 from analysis import summaries
 from analysis.predict import FINITE_RATE, PROPORTIONAL, THERMAL, as_dataset, path_profile, spline_matrix
@@ -30,6 +31,7 @@ from entropy_sim.errors import UserError
 SMALL_STEP = "small step"
 FINITE_STEP = "finite step"
 _BINS = 16  # points of the fine grid per bin of a density
+_CELLS = 200  # of the reduced dynamics' Fokker–Planck equation
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def predict_simulation(tree: xr.DataTree, s: Array) -> xr.Dataset:
     Raises UserError if the run has no profile with all transverse stiffnesses, or a configuration without noise and
     dynamics that these forms cover.
     """
-    setting, profile, length = _read(tree)
+    setting, profile, length = _read(tree, "mean_force")
     estimates = {}
     for form in _forms(setting):
         value = _force(form, setting, profile, s, length)
@@ -78,13 +80,13 @@ def predict_simulation(tree: xr.DataTree, s: Array) -> xr.Dataset:
 
 def predict_stationary(tree: xr.DataTree, s: Array) -> xr.Dataset:
     """Stationary density of s, ``p ∝ exp(∫ f/D_y dy) / D_y``, averaged over the bins around s, and free energy
-    ``−T ln p`` (−ln p where the noise is not thermal), dims (form, s), for each form of the force.
+    ``−T ln p`` (−ln p where the noise is not thermal), dims (form, s), in continuous time.
 
-    Thermal and small step: exact, ``p ∝ exp(−U/T) Π k_i^(-1/2)``. Otherwise for fast transverse modes.
-    s: equally spaced bin centres that fill 0…1. Raises UserError as `predict_simulation`, or if nothing moves along
-    the path.
+    Thermal noise: exact, ``p ∝ exp(−U/T) Π k_i^(−1/2)``. Otherwise for fast transverse modes; the timescale ratio in
+    `formula` says how fast they are. s: bin centres that fill 0…1. Raises UserError as `predict_simulation`, or if
+    nothing moves along the path.
     """
-    setting, profile, length = _read(tree)
+    setting, profile, length = _read(tree, "stationary")
     if profile.along is None or not np.all(profile.along > 0):
         raise UserError("profile: expected noise along the path for a stationary density, found none")
     s = np.asarray(s, float)
@@ -92,38 +94,95 @@ def predict_stationary(tree: xr.DataTree, s: Array) -> xr.Dataset:
     if not np.allclose(s, (np.arange(len(s)) + 0.5) * width, atol=1e-6):
         raise UserError("stationary/s: expected the centres of equal bins that fill 0…1, found others")
     fine = (np.arange(_BINS * len(s)) + 0.5) * width / _BINS
-    scale = setting.temperature or 1.0
-    densities, energies = [], []
-    forms = _forms(setting)
-    for form in forms:
-        force = _force(form, setting, profile, fine, length)
-        along = spline_matrix(profile.s, fine) @ profile.along
-        density = theory.stationary_density(fine * length, force, along).reshape(len(s), _BINS).mean(1)
-        density /= density.mean()
-        densities.append(density)
-        energies.append(-scale * np.log(density))
+    force, along = _reduced(setting, profile, fine, length)
+    density = theory.stationary_density(fine * length, force, along).reshape(len(s), _BINS).mean(1)
+    density /= density.mean()
+    energy = -(setting.temperature or 1.0) * np.log(density)
     return xr.Dataset(
-        {"density": (("form", "s"), np.array(densities)), "free_energy": (("form", "s"), np.array(energies))},
-        {
-            "form": np.array(forms, dtype=object),
-            "s": s,
-            "formula": ("form", np.array([_formula(form, setting) for form in forms], dtype=object)),
-        },
+        {"density": (("form", "s"), density[None]), "free_energy": (("form", "s"), energy[None])},
+        {"s": s, **_reduced_form(setting, profile, length, density=True)},
     )
+
+
+def predict_relaxation(tree: xr.DataTree, starts: Array, times: Array) -> xr.Dataset:
+    """Mean position s(t) of walkers released at `starts`, dims (form, start, time), for fast transverse modes.
+
+    Solves the reduced dynamics ``dy = f dt + √(2 D_y) dW`` (Itô, reflecting ends) as a Fokker–Planck equation on
+    cells with exponentially fitted rates (Scharfetter, Gummel, IEEE Trans. Electron Devices 16 (1969) 64), which stay
+    positive and conserve probability for any drift. times: equally spaced from 0. Raises UserError as above.
+    """
+    setting, profile, length = _read(tree, "relaxation")
+    if profile.along is None or not np.all(profile.along > 0):
+        raise UserError("profile: expected noise along the path to predict a relaxation, found none")
+    times = np.asarray(times, float)
+    step = times[1] - times[0]
+    if not np.allclose(np.diff(times), step):
+        raise UserError("relaxation/time: expected equally spaced times, found others")
+    centres = (np.arange(_CELLS) + 0.5) / _CELLS
+    propagator = linalg.expm(step * _generator(setting, profile, length))
+    # Shared between two cells, so that the mean starts at the start itself.
+    weights = np.stack([np.interp(starts, centres, row) for row in np.eye(_CELLS)])
+    means = []
+    for i in range(len(times)):
+        means.append(centres @ weights)
+        weights = propagator @ weights if i + 1 < len(times) else weights
+    return xr.Dataset(
+        {"position": (("form", "start", "time"), np.array(means).T[None])},
+        {"start": starts, "time": times, **_reduced_form(setting, profile, length, density=False)},
+    )
+
+
+def _generator(setting: Setting, profile: Profile, length: float) -> Array:
+    """dp/dt = G p for the probabilities of the cells."""
+    h = length / _CELLS
+    edges = np.arange(1, _CELLS) / _CELLS
+    force, at_edges = _reduced(setting, profile, edges, length)
+    along = spline_matrix(profile.s, (np.arange(_CELLS) + 0.5) / _CELLS) @ np.asarray(profile.along)
+    x = force / at_edges * h
+    right, left = along[:-1] / h**2 * _bernoulli(-x), along[1:] / h**2 * _bernoulli(x)
+    generator = np.diag(right, -1) + np.diag(left, 1)
+    return generator - np.diag(generator.sum(0))
+
+
+def _bernoulli(x: Array) -> Array:
+    """x / (exp(x) − 1)."""
+    safe = np.where(np.abs(x) < 1e-8, 1.0, np.clip(x, -500, 500))
+    return np.where(np.abs(x) < 1e-8, 1 - x / 2, safe / np.expm1(safe))
+
+
+def _reduced(setting: Setting, profile: Profile, s: Array, length: float) -> tuple[Array, Array]:
+    """Force and diffusion of the reduced dynamics at s, in continuous time."""
+    assert profile.along is not None
+    return _force(_forms(setting)[0], setting, profile, s, length), spline_matrix(profile.s, s) @ profile.along
+
+
+def _reduced_form(setting: Setting, profile: Profile, length: float, *, density: bool) -> dict[str, Any]:
+    """Coordinates form and formula of a prediction from the reduced dynamics."""
+    if density and setting.temperature is not None:
+        form, text = THERMAL, "p ∝ exp(−U/T) Π k_i^(−1/2), exact in continuous time"
+    else:
+        assert profile.along is not None
+        slope = spline_matrix(profile.s * length, profile.s * length, derivative=1) @ profile.stiffness
+        ratio = float(np.max(profile.along[:, None] * (slope / profile.stiffness) ** 2 / profile.stiffness))
+        form = "fast transverse modes"
+        text = f"dy = f dt + √(2 D_y) dW in continuous time; timescale ratio D_y (k'/k)²/k at most {ratio:.2g}"
+    return {"form": np.array([form], dtype=object), "formula": ("form", np.array([text], dtype=object))}
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def _read(tree: xr.DataTree) -> tuple[Setting, Profile, float]:
+def _read(tree: xr.DataTree, measurement: str) -> tuple[Setting, Profile, float]:
+    """Noise and dynamics of one measurement (its own configuration, if it carries one), and the exact profile."""
     dataset, length = summaries.measurement(tree, "profile"), summaries.arc_length(tree)
     if dataset is None or length is None:
         raise UserError(f"no prediction without {'a profile' if dataset is None else 'the arc length'} of the path")
-    config = summaries.configuration(tree.attrs)
-    found = {key: value for key, value in summaries.walk(config) if key in ("noise", "dynamics")}
-    if not all(isinstance(found.get(key), dict) for key in ("noise", "dynamics")):
+    own = tree[measurement].attrs if measurement in tree.children else {}
+    config = summaries.configuration(own if "config" in own else tree.attrs)
+    noise, dynamics = (config.get(name) for name in ("noise", "dynamics"))
+    if not (isinstance(noise, dict) and isinstance(dynamics, dict)):
         raise UserError("config: expected a noise and a dynamics to predict from, found none")
-    setting = Setting(found["noise"], found["dynamics"])
+    setting = Setting(noise, dynamics)
     return setting, _profile(path_profile(dataset), setting), length
 
 
@@ -188,7 +247,7 @@ def _forms(setting: Setting) -> list[str]:
 
 def _formula(form: str, setting: Setting) -> str:
     if form == THERMAL:
-        return "−U' − (T/2) Σ k_i'/k_i; density ∝ exp(−U/T) Π k_i^(−1/2)"
+        return "−U' − (T/2) Σ k_i'/k_i"
     if form == FINITE_STEP:
         return "−U' − ½ Σ k_i' D_i / (k_i (1 − h k_i/2)), Euler–Maruyama with step h"
     if form == FINITE_RATE:

@@ -95,7 +95,12 @@ def _figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> Iterator
         raw = summaries.measurement(tree, "relaxation")
         alt = f"position against time; displacement towards the own end {captions.relaxation_table(relaxed)}"
         caption = captions.relaxation_caption(rows, label)
-        yield "relaxation", plots.plot_relaxation(relaxed if raw is None else raw), caption, alt
+        yield (
+            "relaxation",
+            plots.plot_relaxation(relaxed if raw is None or "form" in relaxed.dims else raw),
+            caption,
+            alt,
+        )
     density = group("stationary")
     if density is not None:
         caption = captions.comparison_caption(rows, label, "stationary")

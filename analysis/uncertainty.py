@@ -128,7 +128,7 @@ def ratio(measured: Estimate, predicted: Estimate) -> Ratio:
         covariance = covariance + 1e-12 * np.diag(np.diag(m.covariance))
         return float(difference @ np.linalg.solve(covariance, difference))
 
-    grid = np.linspace(-np.pi / 2, np.pi / 2, 401)
+    grid = np.linspace(-np.pi / 2, np.pi / 2, 181)
     values = np.array([chi2(phi) for phi in grid])
     best = int(np.argmin(values))
     spacing = grid[1] - grid[0]
@@ -182,9 +182,18 @@ def agreement(measured: Estimate, predicted: Estimate, *, constraints: int = 0) 
     difference = measured.minus(predicted).select(keep)
     chi2 = float(difference.value @ np.linalg.pinv(difference.covariance, hermitian=True) @ difference.value)
     p = float(special.chdtrc(freedom, chi2))
-    # Where p underflows, Fisher's normal approximation of chi2.
-    z = float(-special.ndtri(p / 2)) if p > 1e-300 else float(np.sqrt(2 * chi2) - np.sqrt(2 * freedom - 1))
+    z = float(-special.ndtri(p / 2)) if p > 1e-300 else _far_z(chi2, freedom)
     return Agreement(chi2, freedom, p, z)
+
+
+def _far_z(chi2: float, freedom: int) -> float:
+    """Two-sided z of a chi2 whose p-value underflows, from the leading asymptotics of both tails."""
+    half = freedom / 2
+    log_p = (half - 1) * np.log(chi2 / 2) - chi2 / 2 - special.gammaln(half)
+    z = np.sqrt(-2 * log_p)
+    for _ in range(5):  # p = sqrt(2 / pi) exp(-z²/2) / z
+        z = np.sqrt(-2 * (log_p + np.log(z * np.sqrt(np.pi / 2))))
+    return float(z)
 
 
 def ratio_verdict(found: Ratio) -> Verdict:

@@ -24,6 +24,11 @@ def plot_relaxation(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
             noisy = ds["position"].sel(control=0) if "control" in ds["position"].dims else ds["position"]
             for i in range(ds.sizes["start"]):
                 ax.plot(time, noisy.isel(start=i).transpose("time", "replica"), color=colours[i], lw=0.5, alpha=0.5)
+        if "position_predicted" in summary:
+            for i in range(summary.sizes["start"]):
+                lines = summary["position_predicted"].isel(start=i).transpose("time", "form")
+                text = "predicted (reduced dynamics)" if i == 0 else "_"
+                ax.plot(time, lines, color=_style.VERMILLION, linestyle=":", linewidth=1.3, label=text, zorder=4)
         for control in summary["control"].values:
             first = True
             for i, start in enumerate(summary["start"].values):
@@ -31,7 +36,7 @@ def plot_relaxation(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
                 good = np.isfinite(one["position"].values)
                 if not good.any():
                     continue
-                text = f"s = {start:.2g}" if control == 0 else "without noise" if first else None
+                name: str | None = f"s = {start:.2g}" if control == 0 else "without noise" if first else None
                 _style.band(
                     ax,
                     time[good],
@@ -40,7 +45,7 @@ def plot_relaxation(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
                     color=colours[i] if control == 0 else "black",
                     linestyle="-" if control == 0 else (0, (4, 2)),
                     linewidth=1.8 if control == 0 else 1.2,
-                    label=text,
+                    label=name,
                 )
                 first = False
         ax.set_xlabel(_style.label(summary["time"], "time t = step size × steps"))

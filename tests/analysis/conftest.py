@@ -184,3 +184,137 @@ class MadeUpNetwork:
 @pytest.fixture
 def network() -> type[MadeUpNetwork]:
     return MadeUpNetwork
+
+
+@dataclass(frozen=True)
+class MadeUpChannel:
+    """A simulated channel, U = height · sin²(πs), k_i = stiffness_i (1 + rise · sin²(πs)), with thermal noise and
+    Euler–Maruyama steps, or C = c H and SGD. Its force and density are drawn around the exact ones, `force_factor`
+    times the entropic part."""
+
+    stiffness: tuple[float, ...] = (1.0, 3.0)
+    rise: float = 4.0
+    height: float = 0.02
+    length: float = 2.0
+    temperature: float = 0.1
+    step: float = 0.02
+    scale: float | None = None  # c of C = c H; None: thermal noise
+    momentum: float = 0.0
+    force_factor: float = 1.0
+    error: float = 1e-3
+    points: int = 201
+    seed: int = 0
+    groups: tuple[str, ...] = ("profile", "mean_force", "stationary", "relaxation")
+
+    def g(self, s):
+        return 1 + self.rise * np.sin(np.pi * np.asarray(s)) ** 2
+
+    def curvature(self, s):
+        return self.g(s)[:, None] * np.array(self.stiffness)
+
+    def curvature_slope(self, s):
+        g = self.rise * np.pi * np.sin(2 * np.pi * np.asarray(s)) / self.length
+        return g[:, None] * np.array(self.stiffness)
+
+    def variance(self, k):
+        if self.scale is None:
+            return self.temperature / (k * (1 - self.step * k / 2))
+        b = self.momentum
+        return self.step * self.scale * (1 + b) / ((1 - b) * (2 * (1 + b) - self.step * k))
+
+    def force(self, s):
+        energetic = -self.height * np.pi * np.sin(2 * np.pi * np.asarray(s)) / self.length
+        spread = self.variance(self.curvature(s))
+        return energetic - self.force_factor * 0.5 * (self.curvature_slope(s) * spread).sum(-1)
+
+    def profile(self) -> xr.Dataset:
+        s = np.linspace(0, 1, self.points)
+        k, dims = self.curvature(s), ("path_kind", "s")
+        return schema.make(
+            "profile",
+            {
+                "path_kind": (("path_kind",), np.array(["path"])),
+                "s": (("s",), s),
+                "eigenvalue_index": (("eigenvalue_index",), np.arange(len(self.stiffness))),
+                "loss": (dims, self.height * np.sin(np.pi * s[None]) ** 2),
+                "hessian_trace": (dims, k.sum(-1)[None]),
+                "hessian_eigenvalue": ((*dims, "eigenvalue_index"), k[None]),
+                "log_determinant": (dims, np.log(k).sum(-1)[None]),
+            },
+            {"arc_length": self.length},
+        )
+
+    def mean_force(self) -> xr.Dataset:
+        random = np.random.default_rng([self.seed, 1])
+        s = np.linspace(0.1, 0.9, 9)
+        force = self.force(s)[:, None, None] + self.error * random.standard_normal((9, 4, 2))
+        return schema.make(
+            "mean_force",
+            {
+                "s": (("s",), s),
+                "replica": (("replica",), np.arange(4)),
+                "time_window": (("time_window",), np.array([1.0, 2.0])),
+                "mean_force": (("s", "replica", "time_window"), force),
+                "mean_force_stderr": (("s",), np.full(9, self.error / np.sqrt(8))),
+            },
+            {"arc_length": self.length},
+        )
+
+    def stationary(self) -> xr.Dataset:
+        """p ∝ exp(−U/T) Π k_i^(−1/2) (thermal noise), each bin with 1 % error."""
+        random = np.random.default_rng([self.seed, 2])
+        bins, fine = 20, 200
+        s = (np.arange(bins * fine) + 0.5) / (bins * fine)
+        energy = self.height * np.sin(np.pi * s) ** 2 / self.temperature
+        density = np.exp(-energy - 0.5 * self.force_factor * np.log(self.curvature(s)).sum(-1))
+        density = density.reshape(bins, fine).mean(1)
+        density /= density.mean()
+        stderr = 0.01 * density
+        density = density + stderr * random.standard_normal(bins)
+        return schema.make(
+            "stationary",
+            {
+                "s": (("s",), (np.arange(bins) + 0.5) / bins),
+                "density": (("s",), density),
+                "density_stderr": (("s",), stderr),
+                "free_energy": (("s",), -self.temperature * np.log(density)),
+                "free_energy_stderr": (("s",), self.temperature * stderr / density),
+            },
+            {"arc_length": self.length},
+        )
+
+    def relaxation(self) -> xr.Dataset:
+        random = np.random.default_rng([self.seed, 3])
+        starts, time = np.array([0.2, 0.4, 0.6, 0.8]), np.linspace(0, 3, 16)
+        drift = np.sign(starts - 0.5)[:, None, None] * 0.1 * (1 - np.exp(-time))
+        noisy = starts[:, None, None] + drift + 0.05 * np.sqrt(time) * random.standard_normal((4, 200, 1)) * 0.3
+        dims = ("start", "replica", "time")
+        return schema.make(
+            "relaxation",
+            {
+                "start": (("start",), starts),
+                "replica": (("replica",), np.arange(200)),
+                "time": (("time",), time),
+                "position": (dims, noisy),
+                "diverged": (dims[:-1], np.zeros((4, 200))),
+            },
+            {"arc_length": self.length},
+        )
+
+    def tree(self) -> xr.DataTree:
+        tree = xr.DataTree.from_dict({name: getattr(self, name)() for name in self.groups})
+        if self.scale is None:
+            noise = {"type": "Thermal", "temperature": self.temperature}
+            dynamics = {"type": "Overdamped", "step": self.step, "scheme": "euler_maruyama"}
+        else:
+            noise = {"type": "CurvatureCovariance", "scale": self.scale, "exponent": 1.0, "along_path": 0.1}
+            dynamics = {"type": "SGD", "learning_rate": self.step, "momentum": self.momentum}
+        config = {"landscape": {"type": "Channel"}, "noise": noise, "dynamics": dynamics}
+        tree.attrs = root("entropy_sim", "entropic channel", config)
+        schema.validate(tree)
+        return tree
+
+
+@pytest.fixture
+def channel() -> type[MadeUpChannel]:
+    return MadeUpChannel

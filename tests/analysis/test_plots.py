@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import plots
+from analysis.compare import compare
+from entropy_sim.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def runs(request):
+    from tests.analysis import conftest as made
+
+    network = made.MadeUpNetwork(force_noise=3e-6).tree()
+    channel = made.MadeUpChannel().tree()
+    return network, channel, compare([("sim", channel)], network)
+
+
+CASES = {
+    "path": (lambda n, c, t: plots.plot_path(n["path"].to_dataset()), "[10⁻³ loss]"),
+    "loss": (lambda n, c, t: plots.plot_profile(n["profile"].to_dataset()), "[loss]"),
+    "trace": (lambda n, c, t: plots.plot_profile(n["profile"].to_dataset(), "hessian_trace"), "[loss / parameter²]"),
+    "eigenvalues": (
+        lambda n, c, t: plots.plot_profile(n["profile"].to_dataset(), "hessian_eigenvalue"),
+        "[loss / parameter²]",
+    ),
+    "force": (lambda n, c, t: plots.plot_mean_force(n["mean_force"].to_dataset()), "loss / parameter]"),
+    "windows": (lambda n, c, t: plots.plot_mean_force_windows(n["mean_force"].to_dataset()), "loss / parameter]"),
+    "comparison": (lambda n, c, t: plots.plot_force_comparison(t["mean_force/network"].to_dataset()), "parameter]"),
+    "ratio": (lambda n, c, t: plots.plot_force_ratio(t["mean_force/network"].to_dataset()), "measured / predicted"),
+    "potential": (
+        lambda n, c, t: plots.plot_effective_potential(t["effective_potential/network"].to_dataset()),
+        "loss]",
+    ),
+    "relaxation": (lambda n, c, t: plots.plot_relaxation(n["relaxation"].to_dataset()), "position along the path, s"),
+    "simulated relaxation": (
+        lambda n, c, t: plots.plot_relaxation(t["relaxation/sim"].to_dataset()),
+        "position along the path, s",
+    ),
+    "density": (lambda n, c, t: plots.plot_stationary(t["stationary/sim"].to_dataset()), "stationary density of s"),
+    "free energy": (
+        lambda n, c, t: plots.plot_stationary(c["stationary"].to_dataset(), "free_energy"),
+        "free energy [loss]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_plot_returns_axes_with_units_and_a_legend_that_is_not_cut_off(runs, name):
+    draw, units = CASES[name]
+    ax = draw(*runs)
+    assert isinstance(ax, Axes)
+    assert units in ax.get_ylabel().replace("\n", " ")
+    assert ax.get_xlabel()
+    figure = ax.figure
+    figure.draw_without_rendering()
+    legend = ax.get_legend()
+    if legend is not None:
+        box, page = legend.get_window_extent(), figure.bbox
+        assert box.x1 <= page.x1
+        assert box.y1 <= page.y1 + 1
+        assert box.y0 >= ax.get_window_extent().y1 - 1  # above the data
+
+
+def test_plots_compose_on_given_axes(runs):
+    network = runs[0]
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert plots.plot_mean_force(network["mean_force"].to_dataset(), ax=left) is left
+    assert plots.plot_profile(network["profile"].to_dataset(), "hessian_trace", ax=right) is right
+    assert len(figure.axes) == 2
+
+
+def test_the_drawn_numbers_are_the_data(runs):
+    network, _, _ = runs
+    ax = plots.plot_profile(network["profile"].to_dataset(), "parameter_norm")
+    drawn = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
+    np.testing.assert_allclose(drawn["minimum-energy path"], network["profile"]["parameter_norm"].values[0])
+
+
+@pytest.mark.parametrize("format", ["png", "svg", "pdf"])
+def test_a_file_is_drawn_group_by_group(runs, format, tmp_path):
+    network, channel, _ = runs
+    tree = network if format == "png" else channel.filter(lambda node: node.name in (None, "stationary"))
+    written = plots.plot_file(tree, tmp_path, format=format)
+    names = {p.stem for p in written}
+    expected = {"path", "profile_loss", "mean_force", "mean_force_windows", "relaxation"}
+    assert names >= (expected if format == "png" else {"stationary_density", "stationary_free_energy"})
+    assert all(p.stat().st_size > 1000 and p.suffix == f".{format}" for p in written)
+    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in written}
+
+
+def test_equal_data_give_equal_files(runs, tmp_path):
+    network, _, _ = runs
+    first, second = (plots.plot_mean_force(network["mean_force"].to_dataset()).figure for _ in range(2))
+    one, two = plots.save(first, tmp_path / "a.png"), plots.save(second, tmp_path / "b.png")
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_mistakes_are_named(runs, tmp_path):
+    network, channel, tree = runs
+    with pytest.raises(UserError, match="variable: expected one of loss"):
+        plots.plot_profile(network["profile"].to_dataset(), "los")
+    with pytest.raises(UserError, match="density or free_energy"):
+        plots.plot_stationary(channel["stationary"].to_dataset(), "p")
+    empty = tree.filter(lambda node: node.name in (None, "table"))
+    with pytest.raises(UserError, match="expected a measurement that can be drawn"):
+        plots.plot_file(empty, tmp_path)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import integrate
+
+from analysis import predict_simulation as ps
+from analysis.predict import FINITE_RATE, PROPORTIONAL, THERMAL
+from analysis.uncertainty import Estimate, agreement
+from entropy_sim.errors import UserError
+
+S = np.linspace(0.1, 0.9, 9)
+
+
+def z(measured, error, value):
+    return agreement(Estimate.independent(measured, error), Estimate.independent(value, 0 * value)).z
+
+
+def test_langevin_force_is_exact_and_the_step_is_seen(channel):
+    known = channel()
+    found = ps.predict_simulation(known.tree(), S)
+    np.testing.assert_allclose(found["force"].sel(form=ps.FINITE_STEP), known.force(S), atol=1e-6)
+    assert float(found["force_stderr"].max()) < 1e-5
+    thermal = channel(step=1e-9).force(S)
+    np.testing.assert_allclose(found["force"].sel(form=THERMAL), thermal, atol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_sgd_force_is_exact(channel, momentum):
+    known = channel(scale=0.3, momentum=momentum)
+    found = ps.predict_simulation(known.tree(), S)
+    assert list(found["form"].values) == [PROPORTIONAL, FINITE_RATE]
+    np.testing.assert_allclose(found["force"].sel(form=FINITE_RATE), known.force(S), atol=1e-6)
+    c = 0.3 * known.step / (4 * (1 - momentum))
+    energetic = -known.height * np.pi * np.sin(2 * np.pi * S) / known.length
+    small = energetic - c * known.curvature_slope(S).sum(-1)
+    np.testing.assert_allclose(found["force"].sel(form=PROPORTIONAL), small, atol=1e-6)
+
+
+def test_measured_force_agrees_and_mutants_are_rejected(channel):
+    """Errors of 0.35 per mille of the largest force: the exact form passes, six wrong ones fail by 5 sigma."""
+    known = channel(momentum=0.5, scale=0.3)
+    measured = known.mean_force()["mean_force"].mean(("replica", "time_window")).values
+    error = np.full(9, known.error / np.sqrt(8))
+    right = ps.predict_simulation(known.tree(), S)["force"].sel(form=FINITE_RATE).values
+    assert z(measured, error, right) < 3
+    without = channel(momentum=0.0, scale=0.3).force(S)  # no 1/(1−beta)
+    for mutant in (without, -right, 2 * right, channel(momentum=0.5, scale=0.3, height=0).force(S)):
+        assert z(measured, error, mutant) > 5
+
+
+def test_leimkuhler_matthews_has_one_form(channel):
+    tree = channel().tree()
+    tree.attrs["config"] = tree.attrs["config"].replace("euler_maruyama", "leimkuhler_matthews")
+    assert list(ps.predict_simulation(tree, S)["form"].values) == [THERMAL]
+
+
+def test_thermal_density_is_the_product_of_inverse_roots(channel):
+    """Against an adaptive integral of exp(−U/T) k_1^(−1/2) k_2^(−1/2) over each bin."""
+    known = channel()
+    bins = (np.arange(10) + 0.5) / 10
+
+    def weight(s):
+        energy = known.height * np.sin(np.pi * s) ** 2 / known.temperature
+        return np.exp(-energy) / np.prod(known.curvature([s])) ** 0.5
+
+    mass = np.array([integrate.quad(weight, s - 0.05, s + 0.05)[0] for s in bins])
+    found = ps.predict_stationary(known.tree(), bins)
+    np.testing.assert_allclose(found["density"].values[0], mass / mass.mean(), rtol=2e-4)
+    shift = found["free_energy"].values[0] + known.temperature * np.log(mass)
+    np.testing.assert_allclose(shift, shift[0], atol=1e-4)
+
+
+def test_reduced_relaxation_of_a_linear_force():
+    """Pure diffusion between reflecting ends: <s> = 1/2 − sum 4/(pi m)² cos(pi m s0) exp(−(pi m)² D t / L²), odd m;
+    and a strong constant force carries the mean at its own velocity."""
+    n = 41
+    profile = ps.Profile(np.linspace(0, 1, n), np.zeros(n), np.ones((n, 1)), np.ones((n, 1)), np.full(n, 0.1))
+    thermal = ps.Setting({"type": "Thermal", "temperature": 0.1}, {"type": "Overdamped", "step": 0.01})
+    length, t, s0 = 2.0, 3.0, 0.3
+    from scipy.linalg import expm
+
+    centres = (np.arange(200) + 0.5) / 200
+    start = np.array([np.interp(s0, centres, row) for row in np.eye(200)])
+    generator = ps._generator(thermal, profile, length)
+    np.testing.assert_allclose(generator.sum(0), 0, atol=1e-9 * np.abs(generator).max())
+    m = np.arange(1, 200, 2)
+    decay = np.exp(-((np.pi * m) ** 2) * 0.1 * t / length**2)
+    expected = 0.5 - (4 / (np.pi * m) ** 2 * np.cos(np.pi * m * s0) * decay).sum()
+    assert centres @ expm(t * generator) @ start == pytest.approx(expected, abs=2e-4)
+
+    hill = ps.Profile(profile.s, -0.5 * profile.s * length, profile.stiffness, profile.noise, np.full(n, 1e-3))
+    moved = centres @ expm(0.8 * ps._generator(thermal, hill, length)) @ start
+    assert moved == pytest.approx(s0 + 0.5 * 0.8 / length, abs=2e-3)
+
+
+def test_relaxation_starts_at_the_start_and_ends_at_the_stationary_mean(channel):
+    known = channel()
+    starts = np.array([0.2, 0.4, 0.9])
+    found = ps.predict_relaxation(known.tree(), starts, np.linspace(0, 400, 5))["position"].values[0]
+    np.testing.assert_allclose(found[:, 0], starts, atol=1e-12)
+    np.testing.assert_allclose(found[:, -1], 0.5, atol=1e-4)
+
+
+def test_what_cannot_be_predicted_says_why(channel):
+    tree = channel(groups=("mean_force",)).tree()
+    with pytest.raises(UserError, match="no prediction without a profile of the path"):
+        ps.predict_simulation(tree, S)
+    tree = channel().tree()
+    tree["profile"] = tree["profile"].to_dataset().drop_vars("hessian_eigenvalue")
+    with pytest.raises(UserError, match="expected hessian_eigenvalue"):
+        ps.predict_simulation(tree, S)
+    tree = channel().tree()
+    tree["profile"]["hessian_eigenvalue"][:] *= 0.5
+    with pytest.raises(UserError, match="expected all transverse modes"):
+        ps.predict_simulation(tree, S)
+    tree = channel().tree()
+    tree.attrs["config"] = "{}"
+    with pytest.raises(UserError, match="expected a noise and a dynamics"):
+        ps.predict_simulation(tree, S)
+    with pytest.raises(UserError, match="equal bins that fill"):
+        ps.predict_stationary(channel().tree(), S)
