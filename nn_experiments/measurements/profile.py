@@ -101,6 +101,7 @@ class Profile:
         objective = experiment.objective()
         self.noise.check(objective)
         curvature.subset(objective, self.eigenvalue_samples)
+        curvature.Hutchinson(objective, torch.empty(self.probes, 0), self.parts)
         s = np.linspace(0.0, 1.0, self.points)
         units = [
             (self, experiment, frame, float(path_geometry.arc_length(points)[-1]), device)

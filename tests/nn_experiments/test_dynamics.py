@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from entropy_sim.errors import UserError
-from nn_experiments.dynamics import Trajectory, check_step, full_batch_trajectory, gradient_flow, sgd, stages_for
+from nn_experiments.dynamics import (
+    Trajectory,
+    check_step,
+    full_batch_trajectory,
+    gradient_flow,
+    sgd,
+    stability_limit,
+    stages_for,
+)
 from nn_experiments.objective import Objective
 
 DOUBLE = torch.float64
@@ -60,7 +68,7 @@ def test_flow_step_is_the_damped_chebyshev_polynomial(stages: int) -> None:
     step = 0.3
     found = after(gradient_flow(quadratic, START.clone(), step=step, stages=stages), 1)
     chebyshev = np.polynomial.Chebyshev.basis(stages)
-    w0 = 1 + 0.05 / stages**2
+    w0 = 1 + 1 / stages**2
     w1 = chebyshev(w0) / chebyshev.deriv()(w0)
     values, frame = torch.linalg.eigh(HESSIAN)
     factors = 1 - step * values if stages == 1 else torch.as_tensor(chebyshev(w0 - w1 * step * values.numpy()))
@@ -78,16 +86,36 @@ def test_flow_converges_to_the_exact_flow_at_first_order() -> None:
     assert np.all(np.abs(orders - 1) < 0.2)
 
 
-def test_flow_is_stable_far_beyond_gradient_descent() -> None:
-    """step·λ_max = 52 is 26 times the limit of gradient descent; 6 stages bear 1.93 · 36 = 69, 5 stages only 48.
-    Damping leaves a stable mode at most 0.95 of itself per step."""
-    step = 10.0
+@pytest.mark.parametrize("stages", [2, 4, 9])
+def test_flow_is_stable_and_damped_up_to_its_limit(stages: int) -> None:
+    """Beyond 1.25 stages² every stiff mode keeps less than half of itself; just beyond the limit it grows."""
+    limit = stability_limit(stages)
+    assert limit / stages**2 == pytest.approx(1.25, abs=0.25)
+    chebyshev = np.polynomial.Chebyshev.basis(stages)
+    w0 = 1 + 1 / stages**2
+    w1 = chebyshev(w0) / chebyshev.deriv()(w0)
+    factor = np.abs(chebyshev(w0 - w1 * np.linspace(0.6, 1, 300) * limit) / chebyshev(w0))
+    assert factor.max() < 0.5
+    assert abs(chebyshev(w0 - w1 * 1.2 * limit) / chebyshev(w0)) > 0.5
+    assert stability_limit(1) == 2.0
+
+
+def test_flow_relaxes_stiff_modes_in_few_large_steps() -> None:
+    """step · λ_max = 52, 26 times the limit of gradient descent."""
+    step, stages = 10.0, 7
     stiffness = step * float(torch.linalg.eigvalsh(HESSIAN)[-1])
-    assert 49 < stiffness < 69
-    stable = after(gradient_flow(quadratic, START.clone(), step=step, stages=6), 30)
-    assert float(stable.norm()) < 0.95**30 * float(START.norm())
-    unstable = after(gradient_flow(quadratic, START.clone(), step=step, stages=5), 30)
-    assert float(unstable.norm()) > 1e3
+    assert 50 < stiffness < stability_limit(stages)
+    assert float(after(gradient_flow(quadratic, START.clone(), step=step, stages=stages), 12).norm()) < 1e-3
+
+
+def test_a_step_that_climbs_is_done_again_with_more_stages() -> None:
+    """One stage of step 10 would multiply the stiff mode by −51."""
+    careless = gradient_flow(quadratic, START.clone(), step=10.0, stages=1)
+    losses = [float(loss) for _, loss, _ in islice(careless, 12)]
+    assert np.all(np.diff(losses) < 0)
+    careful = after(gradient_flow(quadratic, START.clone(), step=10.0, stages=8), 5)
+    again = after(gradient_flow(quadratic, START.clone(), step=10.0, stages=1), 5)
+    torch.testing.assert_close(again, careful)
 
 
 def linear_objective(scale: float) -> Objective:
@@ -98,12 +126,12 @@ def linear_objective(scale: float) -> Objective:
 
 
 def test_stages_follow_the_curvature() -> None:
-    """At twice λ_max = 9: 2 · 9 · h <= 2 for one stage, else 1.93 stages² >= 18 h."""
+    """At 1.5 λ_max = 13.5: 13.5 h <= 2 for one stage, else about 1.25 stages² >= 13.5 h."""
     objective = linear_objective(3.0)
     theta = torch.ones(2, dtype=DOUBLE)
-    assert stages_for(objective, theta, 0.11) == 1
-    assert stages_for(objective, theta, 0.12) == 2
-    assert stages_for(objective, theta, 5.0) == 7  # √(90/1.933) = 6.8
+    assert stages_for(objective, theta, 0.148) == 1
+    assert stages_for(objective, theta, 0.149) == 2
+    assert stages_for(objective, theta, 5.0) == 8  # √(67.5/1.25) = 7.3
 
 
 def test_full_batch_trajectory_is_sgd_or_flow() -> None:
