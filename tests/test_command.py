@@ -1,0 +1,150 @@
+"""The installed command, run as a subprocess: what a user types and what a user gets wrong."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from analysis.cli import main
+from entropy_sim import schema
+
+ENTROPIC = shutil.which("entropic", path=str(Path(sys.executable).parent)) or "entropic"
+QUICK = ("--walkers", "16", "--replicas", "2", "--duration", "2", "--burn-in", "0.5")
+
+
+def entropic(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([ENTROPIC, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def succeed(*arguments: object, cwd: Path) -> str:
+    done = entropic(*arguments, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # quiet when it is not on a terminal
+    return done.stdout
+
+
+def refused(*arguments: object, cwd: Path) -> str:
+    done = entropic(*arguments, cwd=cwd)
+    assert done.returncode == 2, done.stdout + done.stderr
+    return one_line(done.stderr)
+
+
+def one_line(stderr: str) -> str:
+    assert stderr.startswith("entropic: error: ")
+    assert stderr.count("\n") == 1
+    return stderr
+
+
+@pytest.fixture(scope="module")
+def forces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("command")
+    succeed("simulate", "mean-force", *QUICK, "--out", "force.nc", cwd=folder)
+    return folder / "force.nc"
+
+
+def test_simulate_writes_a_valid_run_that_plain_xarray_opens(forces):
+    with xr.open_datatree(forces) as tree:
+        schema.validate(tree)
+        assert tree.attrs["source"] == "entropy_sim"
+        assert float(tree["mean_force"]["mean_force"].mean("replica").sel(s=0.3).mean()) < 0
+
+
+def test_info_and_plot_read_it(forces, tmp_path):
+    said = succeed("info", forces, cwd=tmp_path)
+    assert "mean_force" in said
+    assert said.endswith("valid\n")
+    said = succeed("plot", forces, "--out", "figures", cwd=tmp_path)
+    figures = list((tmp_path / "figures").glob("*.png"))
+    assert figures
+    assert all(f.stat().st_size > 5000 and f.name in said for f in figures)
+
+
+def test_a_finished_run_is_reported_and_another_configuration_refused(forces):
+    before = forces.read_bytes()
+    assert "already there" in succeed("simulate", "mean-force", *QUICK, "--out", forces, cwd=forces.parent)
+    message = refused("simulate", "mean-force", *QUICK, "--seed", "1", "--out", forces, cwd=forces.parent)
+    assert "another configuration" in message
+    assert "--overwrite" in message
+    assert forces.read_bytes() == before
+
+
+def test_config_takes_the_configuration_back(forces, tmp_path):
+    succeed("simulate", "mean-force", "--config", forces, "--out", "again.nc", cwd=tmp_path)
+    with xr.open_datatree(forces) as first, xr.open_datatree(tmp_path / "again.nc") as second:
+        assert first.attrs["config"] == second.attrs["config"]
+        xr.testing.assert_identical(first["mean_force"].to_dataset(), second["mean_force"].to_dataset())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("simulat", "command: expected one of reproduce, simulate"),
+        ("simulate density", "expected one of profile, mean-force, relaxation, stationary, found 'density'"),
+        ("simulate mean-force --speed 3", "Unrecognized options: --speed"),
+        ("simulate mean-force --noise.temperature -0.1", "temperature: expected"),
+        ("simulate mean-force --noise.temperature nan", "temperature: expected"),
+        ("simulate mean-force --dynamics.step 0.5", "stability limit"),
+        ("simulate mean-force --landscape.length -1", "length: expected"),
+        ("simulate relaxation --starts 1.5", "starts: expected"),
+        ("simulate mean-force --threads 0", "--threads: expected a positive number"),
+        ("simulate mean-force --out text.nc/x.nc", "--out: expected a writable place"),
+        ("simulate mean-force --config absent.json", "--config: expected a JSON or netCDF file"),
+        ("info absent.nc", "absent.nc: expected a netCDF file, found no such file"),
+        ("info text.nc", "text.nc: expected a netCDF4 file"),
+        ("plot text.nc", "text.nc: expected a netCDF4 file"),
+        ("plot foreign.nc", "foreign.nc: not a valid run: attribute source: missing"),
+        ("compare text.nc", "text.nc: expected a netCDF4 file"),
+        ("network learn", "expected one of train, path, profile, mean-force, relaxation, all, found 'learn'"),
+        ("network train --training.epochs 0", "epochs: expected"),
+        ("reproduce --preset slow", "'slow'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(arguments, message, tmp_path, monkeypatch, capsys):
+    (tmp_path / "text.nc").write_text("a letter")
+    xr.Dataset({"x": ("t", [1.0])}).to_netcdf(tmp_path / "foreign.nc")
+    before = sorted(p.name for p in tmp_path.iterdir())
+    if "network" in arguments or "reproduce" in arguments:
+        pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments.split()) == 2  # in this process: a start takes seconds
+    assert message in one_line(capsys.readouterr().err)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_missing_variables_are_all_listed(forces, tmp_path):
+    with xr.open_datatree(forces) as tree:
+        broken = tree.load()
+    dataset = broken["mean_force"].to_dataset().drop_vars(["mean_force", "time_window"])
+    broken["mean_force"] = xr.DataTree(dataset)
+    broken.to_netcdf(tmp_path / "broken.nc")
+    message = refused("plot", "broken.nc", cwd=tmp_path)
+    assert "mean_force/mean_force: missing" in message
+    assert "mean_force/time_window: missing" in message
+
+
+def test_a_killed_run_leaves_what_was_there(forces, tmp_path):
+    out = tmp_path / "kept.nc"
+    shutil.copy(forces, out)
+    long = ("--duration", "5000", "--walkers", "2048", "--overwrite", "--out", str(out))
+    process = subprocess.Popen([ENTROPIC, "simulate", "mean-force", *long], stderr=subprocess.PIPE, text=True)
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in said
+    assert said.count("\n") == 1
+    assert out.read_bytes() == forces.read_bytes()
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.nc"]
+
+
+@pytest.mark.parametrize("command", ["", "simulate", "network", "simulate relaxation", "compare", "plot", "info"])
+def test_help_is_there(command, capsys):
+    assert main([*command.split(), "--help"]) == 0
+    assert "usage: entropic" in capsys.readouterr().out
