@@ -164,7 +164,7 @@ def formula_row(
     if verdict == "not determined":
         reason = _why_not(fit, measured, predicted) if amplitude else "no point has a value and an error"
     elif not exact:
-        reason += f", {points} points"
+        reason += f", {points} point" + ("s" if points != 1 else "")
     row = Row(
         run=run,
         measurement=measurement,

@@ -100,11 +100,10 @@ def compare(simulations: Sequence[Run], network: xr.DataTree | None = None) -> x
     require(len(set(labels)) == len(labels), "labels", "different labels, none of them 'network'", labels)
     groups: dict[str, xr.Dataset] = {}
     rows: list[Row] = []
-    simulations = _with_profiles(simulations)
-    for label, tree in simulations:
-        _simulation(label, tree, groups, rows)
     if network is not None:
         _network(network, simulations, groups, rows)
+    for label, tree in _with_profiles(simulations):
+        _simulation(label, tree, groups, rows)
     if not rows:
         raise UserError(
             "files: expected profile, mean_force, relaxation or stationary in one of the runs, found none of them"

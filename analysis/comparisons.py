@@ -40,6 +40,7 @@ def mean_force(
 ) -> tuple[xr.Dataset, list[Row]]:
     """The force at the measured s against every form of `predictions` (on the same s)."""
     result = summaries.mean_force(dataset)
+    result.attrs["compared"] = quantity
     measured = Estimate.independent(result[quantity].values, result[f"{quantity}_stderr"].values)
     rows: list[Row] = []
     if predictions is None:

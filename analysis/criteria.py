@@ -99,7 +99,8 @@ def force_confines(run: str, force: xr.Dataset) -> list[Row]:
         n = int(use.sum())
         mean, error = float(net[use].mean()), float(np.sqrt((stderr[use] ** 2).sum()) / n)
         z = towards * mean / error
-        words = f"{plus_minus(mean, error)} loss / parameter over {n} points ({z:.3g} standard errors towards the end)"
+        words = f"{plus_minus(mean, error)} loss / parameter over {n} point" + ("s" if n > 1 else "")
+        words += f" ({z:.3g} standard errors towards the end)"
         if "control" in force:
             before, before_error = float(raw[use].mean()), float(np.sqrt((raw_stderr[use] ** 2).sum()) / n)
             words += f"; before the control is subtracted {plus_minus(before, before_error)}"

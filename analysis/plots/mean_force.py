@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from analysis import summaries
+from analysis.agreement import plus_minus
 from analysis.plots import _style
 
 
@@ -60,16 +61,24 @@ def plot_mean_force_windows(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
 
 
 def plot_force_comparison(ds: xr.Dataset, ax: Axes | None = None, forms: tuple[str, ...] | None = None) -> Axes:
-    """Measured force (control subtracted, if there is one) with every prediction: a comparison's `mean_force/<label>`.
-
-    forms: which predictions (default: all)."""
+    """The force that was compared (attribute `compared`: net of the control, or as it is) with every prediction: a
+    comparison's `mean_force/<label>`. forms: which predictions (default: all)."""
     with _style.style():
         ax = _style.axes(ax, height=4.2)
         s = ds["s"].values
         ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-        name = "measured − control" if "control" in ds else "measured"
+        compared = str(ds.attrs.get("compared", "net"))
+        name = "measured − control" if compared == "net" and "control" in ds else "measured"
         ax.errorbar(
-            s, ds["net"], ds["net_stderr"], fmt="o", color="black", markersize=4.5, capsize=2.5, label=name, zorder=5
+            s,
+            ds[compared].values,
+            ds[f"{compared}_stderr"].values,
+            fmt="o",
+            color="black",
+            markersize=4.5,
+            capsize=2.5,
+            label=name,
+            zorder=5,
         )
         chosen = list(forms or (map(str, ds["form"].values) if "form" in ds.dims else ()))
         for i, form in enumerate(chosen):
@@ -78,7 +87,7 @@ def plot_force_comparison(ds: xr.Dataset, ax: Axes | None = None, forms: tuple[s
             if not good.any():
                 continue
             ratio, low, high = (float(one[f"overall_ratio{e}"]) for e in ("", "_low", "_high"))
-            note = f" (measured/predicted {ratio:.2g} ± {0.5 * (high - low):.1g})" if np.isfinite(high - low) else ""
+            note = f" (measured/predicted {plus_minus(ratio, 0.5 * (high - low))})" if np.isfinite(high - low) else ""
             _style.band(
                 ax,
                 s,

@@ -74,6 +74,16 @@ def test_plots_compose_on_given_axes(runs):
     assert len(figure.axes) == 2
 
 
+def test_the_force_that_was_compared_is_the_one_drawn(runs):
+    """The network's net of its control, the simulation's as it is (its predictions contain the energetic part)."""
+    _, _, tree = runs
+    for label, name, text in (("network", "net", "measured − control"), ("sim", "force", "measured")):
+        ds = tree[f"mean_force/{label}"].to_dataset()
+        ax = plots.plot_force_comparison(ds)
+        drawn = next(c for c in ax.containers if c.get_label() == text)
+        np.testing.assert_allclose(drawn[0].get_ydata(), ds[name])
+
+
 def test_the_drawn_numbers_are_the_data(runs):
     network, _, _ = runs
     ax = plots.plot_profile(network["profile"].to_dataset(), "parameter_norm")
