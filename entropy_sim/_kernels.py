@@ -11,6 +11,7 @@ takes part in no average, and costs nothing. Block functions must therefore neve
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ import numpy as np
 from numba import boolean, float64, int64, njit, types, uint64, void
 from tqdm import tqdm
 
-from entropy_sim._random import FASTMATH, fill_normals, steps_per_batch
+from entropy_sim._random import FASTMATH, fill_normals
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,30 +38,44 @@ _BLOCK = void(_MATRIX, _MATRIX, _VECTOR)
 _UPDATE = void(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _VECTOR)
 _OBSERVE = void(_MATRIX, _MATRIX, _MATRIX, _MATRIX, int64, _MATRIX, _VECTOR)
 
-BlockFunction = Callable[[Any, Any, Any], None]
-
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH)}
 
 #: Helper functions called inside a walker loop; LLVM must inline them or the loop does not vectorise.
 inline = njit(forceinline=True, error_model="numpy", fastmath=set(FASTMATH))
 
 
-def block_function(function: Callable[..., None]) -> Any:
+class Compiled:
+    """A function that is compiled to one signature at its first use, or loaded from the cache on disk."""
+
+    def __init__(self, function: Callable[..., None], signature: Any) -> None:
+        functools.update_wrapper(self, function)
+        self._function, self._signature = function, signature
+
+    @functools.cached_property
+    def pointer(self) -> Any:
+        """The compiled function."""
+        return njit(self._signature, cache=True, **_OPTIONS)(self._function)
+
+    def __call__(self, *arguments: Any) -> None:
+        self.pointer(*arguments)
+
+
+def block_function(function: Callable[..., None]) -> Compiled:
     """Compile `f(theta, out, params)` (gradient, stiffness, noise variance, locate) or a noise `f(field, xi, params)`.
 
     theta, out: (d, walkers) and (rows, walkers), C-contiguous float64; params: (n,).
     """
-    return njit(_BLOCK, cache=True, **_OPTIONS)(function)
+    return Compiled(function, _BLOCK)
 
 
-def update_function(function: Callable[..., None]) -> Any:
+def update_function(function: Callable[..., None]) -> Compiled:
     """Compile `f(theta, gradient, noise, memory, params)`, one step of a dynamics on a block."""
-    return njit(_UPDATE, cache=True, **_OPTIONS)(function)
+    return Compiled(function, _UPDATE)
 
 
-def observe_function(function: Callable[..., None]) -> Any:
+def observe_function(function: Callable[..., None]) -> Compiled:
     """Compile `f(theta, gradient, located, frame, index, out, params)`, an observer's accumulation on a block."""
-    return njit(_OBSERVE, cache=True, **_OPTIONS)(function)
+    return Compiled(function, _OBSERVE)
 
 
 @block_function
@@ -91,15 +106,13 @@ def _project(theta, frame):  # type: ignore[no-untyped-def]
             theta[i, w] = frame[d + i, w] + ((theta[i, w] - frame[d + i, w]) - frame[i, w] * offset[w])
 
 
-@njit(
-    void(
-        *(_CUBE, _CUBE, _CUBE, _CUBE, int64, int64, int64, int64, uint64, int64, boolean, boolean),
-        *(_F_BLOCK, _F_BLOCK, _F_BLOCK, _VECTOR, _F_BLOCK, _VECTOR, _F_UPDATE, _VECTOR),
-        *(_F_OBSERVE, _VECTOR, int64, int64, float64),
-    ),
-    cache=True,
-    **_OPTIONS,
+_ADVANCE = void(
+    *(_CUBE, _CUBE, _CUBE, _CUBE, int64, int64, int64, int64, uint64, int64, boolean, boolean),
+    *(_F_BLOCK, _F_BLOCK, _F_BLOCK, _VECTOR, _F_BLOCK, _VECTOR, _F_UPDATE, _VECTOR),
+    *(_F_OBSERVE, _VECTOR, int64, int64, float64),
 )
+
+
 def _advance(  # type: ignore[no-untyped-def]
     theta,  # (blocks, d, walkers), changed in place, as are memory and out
     memory,  # (blocks, rows, walkers): what the dynamics carries from step to step
@@ -156,6 +169,9 @@ def _advance(  # type: ignore[no-untyped-def]
                     x[i, w] = x[i, w] if abs(x[i, w]) <= bound else np.nan
 
 
+_advance_compiled = Compiled(_advance, _ADVANCE)
+
+
 class Ensemble:
     """Independent walkers on a landscape, with a noise and a dynamics: the one simulator behind every measurement.
 
@@ -177,7 +193,7 @@ class Ensemble:
         threads: int | None = None,
         noisy: bool = True,
         frame: NDArray[np.float64] | None = None,
-        observer: Any = no_observer,
+        observer: Compiled = no_observer,
         observer_params: NDArray[np.float64] | None = None,
         out_shape: tuple[int, int] = (0, 0),
         observe_from: int = 0,
@@ -205,15 +221,15 @@ class Ensemble:
             first_walker,
             noisy,
             frame is not None,
-            landscape.gradient,
-            no_block if field is None else field,
-            landscape.locate if locate else no_block,
+            landscape.gradient.pointer,
+            (field or no_block).pointer,
+            (landscape.locate if locate else no_block).pointer,
             landscape.params(),
-            noise.function,
+            noise.function.pointer,
             noise.params(landscape),
-            dynamics.function,
+            dynamics.function.pointer,
             dynamics.params(),
-            observer,
+            observer.pointer,
             empty if observer_params is None else observer_params,
             observe_from,
             observe_every,
@@ -227,7 +243,8 @@ class Ensemble:
         return np.ascontiguousarray(padded.reshape(blocks, self._width, rows).transpose(0, 2, 1), dtype=np.float64)
 
     def _from_blocks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return values.transpose(0, 2, 1).reshape(-1, values.shape[1])[: self.walkers]
+        # Contiguous: the order in which numpy adds must not depend on the blocks.
+        return np.ascontiguousarray(values.transpose(0, 2, 1).reshape(-1, values.shape[1])[: self.walkers])
 
     @property
     def theta(self) -> NDArray[np.float64]:
@@ -237,7 +254,7 @@ class Ensemble:
     @property
     def diverged(self) -> NDArray[np.bool_]:
         """Which walkers have left the bound, (n,)."""
-        return np.isnan(self.theta).any(axis=1)
+        return np.any(np.isnan(self.theta), axis=1, keepdims=True)[:, 0]
 
     @property
     def per_walker(self) -> NDArray[np.float64]:
@@ -269,7 +286,7 @@ class Ensemble:
 
     def _piece(self, first_block: int, last_block: int, steps: int) -> None:
         arrays = (self._theta, self._memory, self._frame, self._out)
-        _advance(*arrays, first_block, last_block, self.step, steps, *self._arguments)
+        _advance_compiled(*arrays, first_block, last_block, self.step, steps, *self._arguments)
 
 
 def default_threads() -> int:
@@ -278,7 +295,7 @@ def default_threads() -> int:
 
 
 def evaluate(
-    function: Any, theta: NDArray[np.float64], params: NDArray[np.float64], rows: int | None = None
+    function: Compiled, theta: NDArray[np.float64], params: NDArray[np.float64], rows: int | None = None
 ) -> NDArray[np.float64]:
     """Values of a block function at points theta (..., d), as (..., rows); rows defaults to d."""
     points = np.asarray(theta, dtype=np.float64)
@@ -286,19 +303,3 @@ def evaluate(
     out = np.zeros((rows or block.shape[0], block.shape[1]))
     function(block, out, params)
     return out.T.reshape(*points.shape[:-1], out.shape[0])
-
-
-__all__ = [
-    "DIVERGENCE_BOUND",
-    "BlockFunction",
-    "Ensemble",
-    "block_function",
-    "default_threads",
-    "evaluate",
-    "inline",
-    "no_block",
-    "no_observer",
-    "observe_function",
-    "steps_per_batch",
-    "update_function",
-]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import float64, int64, njit, types, uint64, void
+from numba import njit, uint64
 
 # One uint64 per 32-bit word: LLVM turns the masked products into vpmuludq.
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -98,13 +98,7 @@ def _normal_pair(word_radius, word_angle):  # type: ignore[no-untyped-def]
     return radius * first, radius * second
 
 
-@njit(
-    void(types.Array(float64, 2, "C"), uint64, int64, int64),
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-    fastmath={"contract"},
-)
+@njit(nogil=True, error_model="numpy", fastmath={"contract"})
 def fill_normals(out, seed, first_walker, batch):  # type: ignore[no-untyped-def]
     """Standard normals of one batch: out (4 q, walkers), row r from the Philox counter (walker, r // 4, batch).
 
@@ -120,8 +114,3 @@ def fill_normals(out, seed, first_walker, batch):  # type: ignore[no-untyped-def
             w0, w1, w2, w3 = philox(c0, c1, b0, b1, k0, k1)
             out[r, w], out[r + 1, w] = _normal_pair(w0, w1)
             out[r + 2, w], out[r + 3, w] = _normal_pair(w2, w3)
-
-
-def steps_per_batch(dimension: int) -> int:
-    """Steps P that share a batch of normals: the fewest for which P * dimension is a multiple of four."""
-    return 4 // math.gcd(4, dimension)

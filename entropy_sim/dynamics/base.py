@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from entropy_sim._kernels import Compiled
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes.base import Landscape
 from entropy_sim.noise.base import Noise, Supplies
@@ -22,7 +23,7 @@ class Dynamics:
     place; noise (d, walkers) has covariance 2 D or C, memory (memory_rows(d), walkers) starts as zeros."""
 
     accepts: ClassVar[Supplies]
-    function: ClassVar[Any]
+    function: ClassVar[Compiled]
 
     @property
     def time_step(self) -> float:

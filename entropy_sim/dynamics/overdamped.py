@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from entropy_sim import theory
-from entropy_sim._kernels import update_function
+from entropy_sim._kernels import Compiled, update_function
 from entropy_sim.dynamics.base import Dynamics, Floats
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes.base import Landscape
@@ -46,7 +46,7 @@ class Overdamped(Dynamics):
     """Integrator."""
 
     accepts: ClassVar[Supplies] = "diffusion"
-    function: ClassVar[Any] = staticmethod(_step)
+    function: ClassVar[Compiled] = _step
 
     def __post_init__(self) -> None:
         require(bool(np.isfinite(self.step) and self.step > 0), "dynamics.step", "a positive number", self.step)

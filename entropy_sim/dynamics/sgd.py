@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from entropy_sim import theory
-from entropy_sim._kernels import update_function
+from entropy_sim._kernels import Compiled, update_function
 from entropy_sim.dynamics.base import Dynamics, Floats
 from entropy_sim.errors import UserError, require
 from entropy_sim.noise.base import Supplies
@@ -43,7 +43,7 @@ class SGD(Dynamics):
     """Heavy-ball momentum beta (0 <= beta < 1)."""
 
     accepts: ClassVar[Supplies] = "gradient_covariance"
-    function: ClassVar[Any] = staticmethod(_step)
+    function: ClassVar[Compiled] = _step
 
     def __post_init__(self) -> None:
         positive = bool(np.isfinite(self.learning_rate) and self.learning_rate > 0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from entropy_sim import _kernels
+from entropy_sim._kernels import Compiled, evaluate
 
 Floats = NDArray[np.float64]
 
@@ -24,10 +24,10 @@ class Landscape:
     They must survive NaN in theta. Reflecting ends are mirror images: coordinates are unwrapped, forces folded.
     """
 
-    gradient: ClassVar[Any]
-    locate: ClassVar[Any]
-    transverse_stiffness: ClassVar[Any] = None
-    noise_variance: ClassVar[Any] = None
+    gradient: ClassVar[Compiled]
+    locate: ClassVar[Compiled]
+    transverse_stiffness: ClassVar[Compiled | None] = None
+    noise_variance: ClassVar[Compiled | None] = None
 
     # Written out by each landscape; all of s is (n,), all of theta (..., d).
 
@@ -99,15 +99,15 @@ class Landscape:
 
     def gradient_at(self, theta: ArrayLike) -> Floats:
         """dL/dtheta at points (..., d), from the compiled gradient."""
-        return _kernels.evaluate(self.gradient, np.asarray(theta, dtype=np.float64), self.params())
+        return evaluate(self.gradient, np.asarray(theta, dtype=np.float64), self.params())
 
     def position(self, theta: ArrayLike) -> Floats:
         """Position s along the path, (...); NaN for a diverged point."""
-        return _kernels.evaluate(self.locate, np.asarray(theta, dtype=np.float64), self.params(), 2)[..., 0]
+        return evaluate(self.locate, np.asarray(theta, dtype=np.float64), self.params(), 2)[..., 0]
 
     def distance(self, theta: ArrayLike) -> Floats:
         """Distance from the path, (...)."""
-        located = _kernels.evaluate(self.locate, np.asarray(theta, dtype=np.float64), self.params(), 2)
+        located = evaluate(self.locate, np.asarray(theta, dtype=np.float64), self.params(), 2)
         return np.sqrt(located[..., 1])
 
 

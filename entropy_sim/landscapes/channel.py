@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entropy_sim._kernels import block_function, inline
+from entropy_sim._kernels import Compiled, block_function, inline
 from entropy_sim._random import fast_exp
 from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Floats, Landscape, axis_directions, axis_tangent, column, straight
@@ -245,9 +245,9 @@ class Channel(Landscape):
     boundary: Literal["reflecting", "periodic"] = "reflecting"
     """What happens at s = 0 and 1."""
 
-    gradient: ClassVar[Any] = staticmethod(_gradient)
-    locate: ClassVar[Any] = staticmethod(_locate)
-    transverse_stiffness: ClassVar[Any] = staticmethod(_stiffness)
+    gradient: ClassVar[Compiled] = _gradient
+    locate: ClassVar[Compiled] = _locate
+    transverse_stiffness: ClassVar[Compiled] = _stiffness
 
     def __post_init__(self) -> None:
         _positive("landscape.length", self.length)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import lru_cache
+from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline
 
-from entropy_sim._kernels import block_function
+from entropy_sim._kernels import Compiled, block_function
 from entropy_sim._random import fast_exp
 from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Floats, Landscape, column
@@ -67,6 +69,17 @@ def _locate(theta, out, params):  # type: ignore[no-untyped-def]
             out[1, w] = distance if closer else out[1, w]
 
 
+@lru_cache
+def _spline(points: tuple[tuple[float, float], ...]) -> tuple[CubicSpline, CubicSpline]:
+    """Natural cubic spline through the points in a parameter u (their chord length), and u of the arc length."""
+    array = np.array(points, dtype=np.float64)
+    chords = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(array, axis=0), axis=1))])
+    spline = CubicSpline(chords, array, bc_type="natural")
+    u = np.unique(np.concatenate([np.linspace(a, b, 1001) for a, b in pairwise(chords)]))
+    arc = CubicSpline(u, np.linalg.norm(spline(u, 1), axis=1)).antiderivative()(u)
+    return spline, CubicSpline(arc, u)
+
+
 @dataclass(frozen=True)
 class MullerBrown(Landscape):
     """``L = scale sum_m A_m exp(a_m (x-X_m)² + b_m (x-X_m)(y-Y_m) + c_m (y-Y_m)²)``, the standard four terms.
@@ -82,8 +95,8 @@ class MullerBrown(Landscape):
     scale: float = 1.0
     """Factor on all energies (> 0)."""
 
-    gradient: ClassVar[Any] = staticmethod(_gradient)
-    locate: ClassVar[Any] = staticmethod(_locate)
+    gradient: ClassVar[Compiled] = _gradient
+    locate: ClassVar[Compiled] = _locate
 
     def __post_init__(self) -> None:
         array = np.array(self.points, dtype=np.float64)
@@ -97,20 +110,14 @@ class MullerBrown(Landscape):
     def dimension(self) -> int:
         return 2
 
-    def _spline(self) -> CubicSpline:
-        """gamma as a function of arc length, a spline through 2000 equally spaced points of the spline of chords."""
-        points = np.array(self.points, dtype=np.float64)
-        chords = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-        rough = CubicSpline(chords, points, bc_type="natural")
-        u = np.linspace(0.0, chords[-1], 4001)
-        speed = np.linalg.norm(rough(u, 1), axis=1)
-        y = CubicSpline(u, speed).antiderivative()(u)
-        even = np.linspace(0.0, y[-1], 2001)
-        return CubicSpline(even, rough(np.interp(even, y, u)))
-
     @property
     def arc_length(self) -> float:
-        return float(self._spline().x[-1])
+        return float(_spline(self.points)[1].x[-1])
+
+    def _at(self, s: ArrayLike) -> tuple[CubicSpline, Floats]:
+        """The spline and its parameter at s."""
+        spline, parameter = _spline(self.points)
+        return spline, parameter(column(s) * parameter.x[-1])
 
     def params(self) -> Floats:
         samples = self.path(np.linspace(0.0, 1.0, _SAMPLES))
@@ -135,17 +142,18 @@ class MullerBrown(Landscape):
         return out
 
     def path(self, s: ArrayLike) -> Floats:
-        spline = self._spline()
-        return spline(column(s) * spline.x[-1])
+        spline, u = self._at(s)
+        return spline(u)
 
     def tangent(self, s: ArrayLike) -> Floats:
-        spline = self._spline()
-        t = spline(column(s) * spline.x[-1], 1)
-        return t / np.linalg.norm(t, axis=1, keepdims=True)
+        spline, u = self._at(s)
+        return spline(u, 1) / np.linalg.norm(spline(u, 1), axis=1, keepdims=True)
 
     def path_curvature(self, s: ArrayLike) -> Floats:
-        spline = self._spline()
-        return spline(column(s) * spline.x[-1], 2)
+        spline, u = self._at(s)
+        t, speed = self.tangent(s), np.linalg.norm(spline(u, 1), axis=1, keepdims=True)
+        second = spline(u, 2)
+        return (second - (second * t).sum(axis=1, keepdims=True) * t) / speed**2
 
     def mode_directions(self, s: ArrayLike) -> Floats:
         t = self.tangent(s)

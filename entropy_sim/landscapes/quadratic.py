@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entropy_sim._kernels import block_function
+from entropy_sim._kernels import Compiled, block_function
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes.base import Floats, Landscape, column
 
@@ -71,8 +71,8 @@ class Quadratic(Landscape):
     end: tuple[float, ...] = ()
     """Where the path ends (s = 1); empty for the centre plus one unit of the first coordinate."""
 
-    gradient: ClassVar[Any] = staticmethod(_gradient)
-    locate: ClassVar[Any] = staticmethod(_locate)
+    gradient: ClassVar[Compiled] = _gradient
+    locate: ClassVar[Compiled] = _locate
 
     def __post_init__(self) -> None:
         rows, d = len(self.hessian), self.dimension

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numba import int64, njit
 from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
-from entropy_sim._kernels import block_function, inline
+from entropy_sim._kernels import Compiled, block_function, inline
 from entropy_sim._random import FASTMATH
 from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Floats, Landscape, axis_directions, axis_tangent, column, straight
@@ -165,10 +165,10 @@ class Tabulated(Landscape):
     floor: float = 0.01
     """Smallest stiffness; smaller and negative ones are raised to it (> 0)."""
 
-    gradient: ClassVar[Any] = staticmethod(_gradient)
-    locate: ClassVar[Any] = staticmethod(_locate)
-    transverse_stiffness: ClassVar[Any] = staticmethod(_stiffness)
-    noise_variance: ClassVar[Any] = staticmethod(_noise)
+    gradient: ClassVar[Compiled] = _gradient
+    locate: ClassVar[Compiled] = _locate
+    transverse_stiffness: ClassVar[Compiled] = _stiffness
+    noise_variance: ClassVar[Compiled] = _noise
 
     def __post_init__(self) -> None:
         n = len(self.knots)

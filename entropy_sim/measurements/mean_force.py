@@ -11,6 +11,7 @@ import xarray as xr
 from entropy_sim import schema
 from entropy_sim._kernels import Ensemble, observe_function
 from entropy_sim.dynamics.overdamped import Overdamped
+from entropy_sim.errors import require
 from entropy_sim.landscapes.channel import Channel
 from entropy_sim.measurements.base import (
     AnyDynamics,
@@ -93,8 +94,10 @@ class MeanForce:
         """Steps before averaging, and observations per window."""
         h = self.dynamics.time_step
         before = 0 if self.burn_in == 0 else steps_for("burn_in", self.burn_in, h)
-        per_window = steps_for("duration", self.duration, h) // (self.time_windows * self.stride)
-        check_counts(duration_in_windows_of_stride_steps=per_window)
+        steps = steps_for("duration", self.duration, h)
+        most = steps // self.stride
+        require(self.time_windows <= most, "time_windows", f"at most {most} of duration/stride", self.time_windows)
+        per_window = most // self.time_windows
         return before, per_window
 
     def _averages(self, replicas: int, walkers: int, threads: int | None, progress: bool, noisy: bool) -> _Averages:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from entropy_sim import schema
 from entropy_sim._kernels import Ensemble
 from entropy_sim.dynamics.overdamped import Overdamped
+from entropy_sim.errors import require
 from entropy_sim.landscapes.channel import Channel
 from entropy_sim.measurements.base import (
     AnyDynamics,
@@ -41,9 +42,9 @@ class Relaxation:
     """Noise."""
     dynamics: AnyDynamics = Overdamped()
     """Update rule."""
-    starts: tuple[float, ...] = (0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85)
+    starts: tuple[float, ...] = (0.2, 0.35, 0.5, 0.65, 0.8)
     """Positions s at which walkers are released."""
-    replicas: int = 64
+    replicas: int = 256
     """Walkers per start."""
     duration: float = 40.0
     """Time, parameter² / loss (t = h · step, or eta · step / (1 - beta))."""
@@ -59,7 +60,7 @@ class Relaxation:
         check_counts(replicas=self.replicas, records=self.records)
         check_seed(self.seed)
         self.dynamics.check(self.landscape, self.noise)
-        check_counts(duration_in_records_of_a_step=self._stride())
+        require(self._stride() >= 1, "records", "at most one for each step of the duration", self.records)
 
     def _stride(self) -> int:
         return steps_for("duration", self.duration, self.dynamics.time_step) // self.records

@@ -88,9 +88,9 @@ class Stationary:
         """Steps before counting, and number of counts."""
         h = self.dynamics.time_step
         before = 0 if self.burn_in == 0 else steps_for("burn_in", self.burn_in, h)
-        counts = steps_for("duration", self.duration, h) // self.stride
-        check_counts(duration_in_strides=counts)
-        return before, counts
+        steps = steps_for("duration", self.duration, h)
+        require(self.stride <= steps, "stride", f"at most the {steps} steps of the duration", self.stride)
+        return before, steps // self.stride
 
     def run(self, threads: int | None = None, progress: bool = False) -> xr.DataTree:
         """The dataset: groups `stationary` and `path`. Diverged walkers are not counted."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from entropy_sim._kernels import Compiled
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes.base import Landscape
 
@@ -23,10 +24,10 @@ class Noise:
     """
 
     supplies: ClassVar[Supplies]
-    function: ClassVar[Any]
+    function: ClassVar[Compiled]
     isotropic: ClassVar[bool] = False  # the same constant strength in all directions, everywhere
 
-    def field_function(self, landscape: Landscape) -> Any:
+    def field_function(self, landscape: Landscape) -> Compiled | None:
         """The landscape's compiled function that this noise reads, or None. Raises UserError if it has none."""
         return None
 
@@ -47,7 +48,7 @@ class Noise:
         raise NotImplementedError
 
 
-def required_stiffness(noise: Noise, landscape: Landscape) -> Any:
+def required_stiffness(noise: Noise, landscape: Landscape) -> Compiled:
     """The landscape's `transverse_stiffness`; UserError if its transverse directions are not coordinates."""
     if landscape.transverse_stiffness is None:
         raise UserError(

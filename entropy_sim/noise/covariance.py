@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entropy_sim._kernels import block_function
+from entropy_sim._kernels import Compiled, block_function
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes.base import Landscape
 from entropy_sim.noise.base import Floats, Noise, Supplies
@@ -51,7 +51,7 @@ class GradientCovariance(Noise):
     """C: one number for c · 1, one row for a diagonal matrix, or as many rows as coordinates; positive semidefinite."""
 
     supplies: ClassVar[Supplies] = "gradient_covariance"
-    function: ClassVar[Any] = staticmethod(_factor)
+    function: ClassVar[Compiled] = _factor
 
     def __post_init__(self) -> None:
         rows = len(self.covariance)
@@ -105,12 +105,12 @@ class TabulatedCovariance(Noise):
     """Factor on all variances (>= 0), e.g. the measured batch size over the wanted one."""
 
     supplies: ClassVar[Supplies] = "gradient_covariance"
-    function: ClassVar[Any] = staticmethod(_root)
+    function: ClassVar[Compiled] = _root
 
     def __post_init__(self) -> None:
         require(bool(np.isfinite(self.scale) and self.scale >= 0), "noise.scale", "a number >= 0", self.scale)
 
-    def field_function(self, landscape: Landscape) -> Any:
+    def field_function(self, landscape: Landscape) -> Compiled:
         if landscape.noise_variance is None:
             raise UserError(
                 "noise: expected a landscape with tabulated gradient noise (Tabulated) for TabulatedCovariance, "

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entropy_sim._kernels import block_function
+from entropy_sim._kernels import Compiled, block_function
 from entropy_sim._random import fast_exp, fast_log
 from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Landscape
@@ -47,12 +47,12 @@ class CurvaturePower(Noise):
     """Diffusion D_y along the path (>= 0); with 0 and U = 0 there is no stationary density."""
 
     supplies: ClassVar[Supplies] = "diffusion"
-    function: ClassVar[Any] = staticmethod(_power)
+    function: ClassVar[Compiled] = _power
 
     def __post_init__(self) -> None:
         _check(temperature=self.temperature, exponent=self.exponent, along_path=self.along_path)
 
-    def field_function(self, landscape: Landscape) -> Any:
+    def field_function(self, landscape: Landscape) -> Compiled:
         return required_stiffness(self, landscape)
 
     def params(self, landscape: Landscape) -> Floats:
@@ -80,12 +80,12 @@ class CurvatureCovariance(Noise):
     """Variance C_y of the gradient along the path (>= 0)."""
 
     supplies: ClassVar[Supplies] = "gradient_covariance"
-    function: ClassVar[Any] = staticmethod(_power)
+    function: ClassVar[Compiled] = _power
 
     def __post_init__(self) -> None:
         _check(scale=self.scale, exponent=self.exponent, along_path=self.along_path)
 
-    def field_function(self, landscape: Landscape) -> Any:
+    def field_function(self, landscape: Landscape) -> Compiled:
         return required_stiffness(self, landscape)
 
     def params(self, landscape: Landscape) -> Floats:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entropy_sim._kernels import block_function
+from entropy_sim._kernels import Compiled, block_function
 from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Landscape
 from entropy_sim.noise.base import Floats, Noise, Supplies
@@ -32,7 +32,7 @@ class Thermal(Noise):
     """Temperature T, loss (>= 0)."""
 
     supplies: ClassVar[Supplies] = "diffusion"
-    function: ClassVar[Any] = staticmethod(_scale)
+    function: ClassVar[Compiled] = _scale
     isotropic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -1,0 +1,155 @@
+"""The twin of a measured network reproduces its table, and is smooth between."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.interpolate import PchipInterpolator
+
+from entropy_sim import schema
+from entropy_sim._kernels import evaluate
+from entropy_sim.errors import UserError
+from entropy_sim.landscapes import Tabulated
+
+LINEAR = Tabulated(
+    knots=(0.0, 1.0, 2.0),
+    loss=(0.5, 0.4, 0.3),
+    stiffness=((1.0,), (2.0,), (3.0,)),
+    bulk_stiffness=(3.0, 2.0, 1.0),
+    bulk_modes=2,
+    noise=((0.0,), (1.0,), (2.0,)),
+    bulk_noise=(0.1, 0.2, 0.3),
+    noise_along=(0.3, 0.2, 0.1),
+)
+TWIN = Tabulated()
+
+
+def network_dataset(runs=None, drop=()):
+    """A profile like a network's: two kinds of path of length 3, top eigenvalues that turn negative, noise."""
+    n = 7
+    s = np.linspace(0, 1, n) ** 1.2
+    top = np.stack([10 + 20 * np.sin(np.pi * s), 4 + 3 * np.sin(np.pi * s), 1.0 - 1.5 * s], axis=-1)
+    noise = np.stack([2 * top[:, 0], top[:, 1], np.full(n, 0.1)], axis=-1)
+    trace = 60 + 40 * np.sin(np.pi * s)
+
+    def both(values):
+        values = np.stack([np.full_like(values, 7.0), values])
+        return values if runs is None else np.stack([values * f for f in range(1, runs + 1)])
+
+    lead = () if runs is None else ("run",)
+    along, modes = (*lead, "path_kind", "s"), (*lead, "path_kind", "s", "eigenvalue_index")
+    variables = {
+        "s": (("s",), s),
+        "path_kind": (("path_kind",), np.array(["line", "neb"])),
+        "eigenvalue_index": (("eigenvalue_index",), np.arange(3)),
+        "loss": (along, both(0.01 + 0.002 * np.cos(6 * s))),
+        "hessian_eigenvalue": (modes, both(top)),
+        "hessian_trace_transverse": (along, both(trace)),
+        "noise_eigenvalue": (modes, both(noise)),
+        "noise_trace_transverse": (along, both(noise.sum(-1) + 3.0)),
+        "noise_trace": (along, both(noise.sum(-1) + 3.5)),
+    }
+    profile = schema.make("profile", {k: v for k, v in variables.items() if k not in drop})
+    path = schema.make("path", {"s": (("s",), s), "arc_length": (("s",), 3.0 * s)})
+    tree = xr.DataTree.from_dict({"/profile": profile, "/path": path})
+    return tree, s, top, trace, noise
+
+
+@pytest.mark.parametrize("twin", [LINEAR, TWIN])
+def test_gradient_is_the_derivative_of_the_energy(twin):
+    theta = np.random.default_rng(0).normal(size=(300, twin.dimension)) * 2
+    theta = theta[np.abs(np.mod(theta[:, 0] / twin.arc_length + 0.5, 1.0) - 0.5) > 1e-3]
+    h = 1e-6
+    steps = h * np.eye(twin.dimension)
+    expected = np.stack([(twin.energy(theta + e) - twin.energy(theta - e)) / (2 * h) for e in steps], axis=1)
+    np.testing.assert_allclose(twin.gradient_at(theta), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_linear_table_is_reproduced_exactly():
+    s = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+    np.testing.assert_allclose(LINEAR.curvature(s)[:, 0], 1 + 2 * s, rtol=1e-13)
+    np.testing.assert_allclose(LINEAR.curvature(s)[:, 1:], np.repeat(3 - 2 * s, 2).reshape(-1, 2), rtol=1e-13)
+    np.testing.assert_allclose(LINEAR.curvature_slope(s), [[1.0, -1.0, -1.0]] * 5, rtol=1e-12)
+    np.testing.assert_allclose(LINEAR.path_energy(s), 0.5 - 0.2 * s, rtol=1e-13)
+    np.testing.assert_allclose(LINEAR.noise_variance_at(0.75), [[0.15, 1.5, 0.25, 0.25]], rtol=1e-13)
+
+
+@pytest.mark.parametrize("twin", [LINEAR, TWIN])
+def test_tables_are_exact_at_the_knots_and_compiled_functions_agree_between(twin):
+    knots = np.array(twin.knots) / twin.arc_length
+    k = len(twin.stiffness[0])
+    np.testing.assert_allclose(twin.curvature(knots)[:, :k], twin.stiffness, rtol=1e-12)
+    np.testing.assert_allclose(twin.curvature(knots)[:, k], twin.bulk_stiffness, rtol=1e-12)
+    np.testing.assert_allclose(twin.path_energy(knots), twin.loss, atol=1e-12)
+    s = np.concatenate([knots, np.linspace(0, 1, 57)])
+    points = twin.path(s)
+    points[:, 1:] = 2.0
+    stiffness = evaluate(twin.transverse_stiffness, points, twin.params())[:, 1:]
+    np.testing.assert_allclose(stiffness, twin.curvature(s), rtol=1e-10)
+    noise = evaluate(twin.noise_variance, points, twin.params())
+    np.testing.assert_allclose(noise, twin.noise_variance_at(s), rtol=1e-10, atol=1e-13)
+
+
+def test_interpolants_are_pchip_in_arc_length_and_keep_between_neighbours():
+    s = np.linspace(0, 1, 301)
+    expected = PchipInterpolator(TWIN.knots, np.array(TWIN.stiffness)[:, 0])(s * TWIN.arc_length)
+    np.testing.assert_allclose(TWIN.curvature(s)[:, 0], expected, rtol=1e-12)
+    assert expected.min() >= 1.0
+    assert expected.max() <= 16.0
+
+
+def test_the_twin_of_a_profile_has_its_trace_noise_and_loss():
+    tree, s, top, trace, noise = network_dataset()
+    twin = Tabulated.from_profile(tree, "neb", bulk_modes=5)
+    assert twin.dimension == 1 + 3 + 5
+    assert twin.arc_length == pytest.approx(3.0)
+    k = twin.curvature(s)
+    floored = np.maximum(top, twin.floor)
+    assert twin.floor == pytest.approx(1e-3 * top.max())
+    assert (top < twin.floor).any()
+    np.testing.assert_allclose(k[:, :3], floored, rtol=1e-10)
+    np.testing.assert_allclose(k.sum(axis=1), trace + (floored - top).sum(axis=1), rtol=1e-10)
+    variance = twin.noise_variance_at(s)
+    np.testing.assert_allclose(variance[:, 1:4], noise, rtol=1e-10)
+    np.testing.assert_allclose(variance[:, 1:].sum(axis=1), noise.sum(-1) + 3.0, rtol=1e-10)
+    np.testing.assert_allclose(variance[:, 0], 0.5, rtol=1e-10)
+    np.testing.assert_allclose(twin.path_energy(s), 0.01 + 0.002 * np.cos(6 * s), atol=1e-12)
+
+
+def test_a_profile_of_several_runs_and_one_without_noise():
+    tree, s, top, _, _ = network_dataset(runs=2)
+    one, two = (Tabulated.from_profile(tree, run=r) for r in (0, 1))
+    np.testing.assert_allclose(two.curvature(s)[:, 0], 2 * one.curvature(s)[:, 0], rtol=1e-12)
+    silent = Tabulated.from_profile(network_dataset(drop=("noise_eigenvalue", "noise_trace"))[0], bulk_modes=0)
+    assert silent.dimension == 1 + top.shape[1]
+    assert not silent.noise_variance_at(s).any()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Tabulated(knots=(0.0, 2.0, 1.0, 3.0, 4.0)), r"landscape\.knots: expected two or more increasing"),
+        (lambda: Tabulated(knots=(1.0, 1.5, 2.0, 2.5, 3.0)), r"landscape\.knots: expected .* from 0"),
+        (lambda: Tabulated(loss=(0.0, 1.0)), r"landscape\.loss: expected a value for each of 5 knots, found 2"),
+        (lambda: Tabulated(noise=((1.0,),) * 5), r"landscape\.stiffness: expected as many modes at every knot"),
+        (lambda: Tabulated(bulk_noise=(-1.0,) * 5), r"landscape\.bulk_noise: expected variances >= 0"),
+        (lambda: Tabulated(floor=0.0), r"landscape\.floor: expected a positive number"),
+        (lambda: Tabulated(bulk_modes=-1), r"landscape\.bulk_modes: expected 0 or more"),
+        (
+            lambda: Tabulated(bulk_stiffness=(1.0, float("nan"), 1.0, 1.0, 1.0)),
+            r"landscape\.bulk_stiffness: expected finite numbers",
+        ),
+        (lambda: Tabulated.from_profile(xr.DataTree()), r"expected a dataset with the groups profile and path"),
+        (
+            lambda: Tabulated.from_profile(network_dataset(drop=("hessian_eigenvalue",))[0]),
+            r"expected a profile with .*, found 'no hessian_eigenvalue'",
+        ),
+        (
+            lambda: Tabulated.from_profile(network_dataset()[0], "bezier"),
+            r"path_kind: expected one of line, neb, found 'bezier'",
+        ),
+        (lambda: Tabulated.from_profile("/nonexistent.nc"), r"expected a netCDF file, found no such file"),
+    ],
+)
+def test_bad_input_is_refused_by_name(make, message):
+    with pytest.raises(UserError, match=message):
+        make()

@@ -1,0 +1,118 @@
+"""The exact profile against closed forms and against the landscapes' own numbers."""
+
+import numpy as np
+import pytest
+
+from entropy_sim import schema, theory
+from entropy_sim.dynamics import SGD, Overdamped
+from entropy_sim.errors import UserError
+from entropy_sim.landscapes import Barrier, Bump, Channel, MullerBrown, Quadratic, Tabulated
+from entropy_sim.measurements import Profile, profile
+from entropy_sim.measurements.profile import exact_effective_potential
+from entropy_sim.noise import (
+    CurvatureCovariance,
+    CurvaturePower,
+    GradientCovariance,
+    TabulatedCovariance,
+    Thermal,
+)
+
+CHANNEL = Channel(Bump(1.0, 9.0, 0.4), Barrier(0.02), 2, (1.0, 2.5), length=1.5)
+S = np.linspace(0, 1, 51)
+K = CHANNEL.curvature(S)
+U = CHANNEL.path_energy(S)
+
+
+@pytest.mark.parametrize(
+    ("noise", "dynamics", "closed_form"),
+    [
+        (Thermal(0.3), Overdamped(0.02, "leimkuhler_matthews"), lambda: theory.effective_potential_thermal(K, 0.3, U)),
+        (
+            Thermal(0.3),
+            Overdamped(0.05),
+            lambda: theory.effective_potential_constant_noise(K, np.full_like(K, 2 * 0.3 / 0.05), 0.05, 0.0, U),
+        ),
+        (
+            CurvaturePower(0.3, 0.7),
+            Overdamped(1e-9),
+            lambda: theory.effective_potential_curvature_power(K, 0.3, 0.7, U),
+        ),
+        (
+            CurvatureCovariance(0.3, 1.0),
+            SGD(0.1, 0.6),
+            lambda: theory.effective_potential_curvature_proportional(K, 0.3, 0.1, 0.6, U),
+        ),
+        (
+            GradientCovariance(((0.1, 0.2, 0.3),)),
+            SGD(0.1, 0.6),
+            lambda: theory.effective_potential_constant_noise(K, np.array([0.2, 0.3]), 0.1, 0.6, U),
+        ),
+    ],
+)
+def test_effective_potential_is_the_closed_form_of_each_noise_and_dynamics(noise, dynamics, closed_form):
+    found = Profile(CHANNEL, noise, dynamics).run()["profile"]["effective_potential"].values[0]
+    expected = closed_form()
+    np.testing.assert_allclose(found - found[0], expected - expected[0], atol=1e-7)
+
+
+def test_channel_profile_holds_its_curvature():
+    group = profile(CHANNEL, Thermal(0.3), Overdamped(0.02), points=51)["profile"]
+    np.testing.assert_allclose(group["loss"][0], U, atol=1e-15)
+    np.testing.assert_allclose(group["hessian_trace_transverse"][0], K.sum(axis=1))
+    np.testing.assert_allclose(group["hessian_max_eigenvalue"][0], K[:, 1])
+    np.testing.assert_allclose(group["hessian_eigenvalue"][0], K[:, ::-1])
+    np.testing.assert_allclose(group["log_determinant"][0], np.log(K).sum(axis=1))
+    h, inner = 1e-4, S[1:-1]
+    traces = [CHANNEL.curvature(inner + e).sum(axis=1) for e in (h, -h)]
+    slope = (traces[0] - traces[1]) / (2 * h * 1.5)
+    np.testing.assert_allclose(group["hessian_trace_slope"][0, 1:-1], slope, atol=1e-4)
+    energies = [CHANNEL.path_energy(inner + e) for e in (h, 0.0, -h)]
+    bend = (energies[0] - 2 * energies[1] + energies[2]) / (h * 1.5) ** 2
+    along = (group["hessian_trace"] - group["hessian_trace_transverse"])[0]
+    np.testing.assert_allclose(along[1:-1], bend, atol=1e-5)
+    assert "noise_trace" not in group
+    np.testing.assert_allclose(np.abs(CHANNEL.path_slope(S)), group["gradient_norm"][0], atol=1e-12)
+
+
+def test_gradient_noise_is_in_the_order_of_the_eigenvalues():
+    noise = GradientCovariance(((0.1, 0.2, 0.3),))
+    group = profile(CHANNEL, noise, SGD(0.02), points=3)["profile"]
+    np.testing.assert_allclose(group["noise_eigenvalue"][0], [[0.3, 0.2]] * 3)
+    np.testing.assert_allclose(group["noise_trace_transverse"][0], 0.5)
+    np.testing.assert_allclose(group["noise_trace"][0], 0.6)
+
+
+def test_a_twin_of_a_twin_is_the_same():
+    """from_profile reads what Profile writes: the twin of the channel has its stiffness at the profile's points."""
+    tree = profile(CHANNEL, CurvatureCovariance(0.3, 1.0, 0.07), SGD(0.02), points=9)
+    twin = Tabulated.from_profile(tree, "path", bulk_modes=0)
+    s = np.linspace(0, 1, 9)
+    np.testing.assert_allclose(np.sort(twin.curvature(s)), np.sort(CHANNEL.curvature(s)), rtol=1e-12)
+    np.testing.assert_allclose(twin.noise_variance_at(s)[:, 0], 0.07, rtol=1e-9)
+    again = profile(twin, TabulatedCovariance(), SGD(0.02), points=9)
+    for name in ("loss", "hessian_trace_transverse", "noise_trace", "noise_eigenvalue"):
+        np.testing.assert_allclose(again["profile"][name], tree["profile"][name], rtol=1e-10, atol=1e-14)
+
+
+def test_what_cannot_be_known_is_absent():
+    saddle = MullerBrown(scale=0.01)
+    assert (saddle.curvature(S) < 0).any()
+    group = Profile(saddle, Thermal(), Overdamped(1e-3)).run()["profile"]
+    assert "log_determinant" not in group
+    assert "effective_potential" not in group
+    assert exact_effective_potential(saddle, Thermal(), Overdamped(1e-3), S) is None
+    np.testing.assert_allclose(group["hessian_trace"][0], np.trace(saddle.hessian(saddle.path(S)), axis1=1, axis2=2))
+
+
+@pytest.mark.parametrize("landscape", [Channel(), Tabulated(), Quadratic(), MullerBrown(scale=0.01)])
+def test_every_landscape_gives_a_valid_dataset(landscape):
+    tree = Profile(landscape, Thermal(), Overdamped(1e-3), points=5).run()
+    assert schema.faults(tree) == []
+    assert tree.attrs["system"] == type(landscape).__name__
+
+
+def test_bad_input_is_refused_by_name():
+    with pytest.raises(UserError, match=r"points: expected at least 2, found 1"):
+        Profile(points=1)
+    with pytest.raises(UserError, match=r"found Thermal, which supplies a diffusion"):
+        Profile(dynamics=SGD())

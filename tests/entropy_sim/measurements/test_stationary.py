@@ -1,0 +1,131 @@
+"""The stationary density of s: p ∝ exp(-U/T) prod k_i^(-1/2), exactly, and refusals where there is none."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from entropy_sim import schema
+from entropy_sim._kernels import Ensemble
+from entropy_sim.dynamics import SGD, Overdamped
+from entropy_sim.errors import UserError
+from entropy_sim.landscapes import Barrier, Bump, Channel, Exponential, Quadratic
+from entropy_sim.measurements import Stationary, stationary
+from entropy_sim.measurements.stationary import _count
+from entropy_sim.noise import CurvaturePower, GradientCovariance, Thermal
+
+LM = Overdamped(0.01, "leimkuhler_matthews")
+
+
+def probability(channel, temperature, edges, power=0.5):
+    """Exact probability of each bin, with prod k_i^(-power)."""
+    s = np.linspace(0, 1, 20_001)
+    weight = np.exp(-channel.path_energy(s) / temperature) * np.prod(channel.curvature(s) ** -power, axis=1)
+    total = np.concatenate([[0.0], np.cumsum(0.5 * (weight[1:] + weight[:-1]))])
+    return np.diff(np.interp(edges, s, total / total[-1]))
+
+
+@pytest.mark.parametrize("boundary", ["reflecting", "periodic"])
+def test_marginal_is_the_product_of_inverse_roots_of_the_stiffness(boundary):
+    """One snapshot of independent walkers: a chi-squared test needs nothing decorrelated. T = 1 is far from fast
+    transverse modes, where the formula still holds. Mutants: prod k_i^(-1), a flat density, U left out."""
+    channel = Channel(Bump(1.0, 4.0, 0.5), Barrier(0.5), 2, (1.0, 1.5), length=1.5, boundary=boundary)
+    walkers, bins = 30_000, 15
+    start = channel.path((np.arange(walkers) + 0.5) / walkers)
+    ensemble = Ensemble(channel, Thermal(1.0), LM, start, seed=3)
+    ensemble.advance(800)  # x forgets as exp(-2 k t), t = 8
+    edges = np.linspace(0, 1, bins + 1)
+    counts = np.histogram(channel.position(ensemble.theta), edges)[0]
+
+    def p_value(expected):
+        return stats.chisquare(counts, walkers * expected / expected.sum()).pvalue
+
+    assert p_value(probability(channel, 1.0, edges)) > 1e-3
+    without_u = Channel(channel.stiffness, transverse_directions=2, length=1.5)
+    for mutant in (
+        probability(channel, 1.0, edges, power=1.0),
+        np.full(bins, 1 / bins),
+        probability(without_u, 1.0, edges),
+    ):
+        assert p_value(mutant) < 5e-7  # five standard deviations
+
+
+def test_density_and_free_energy_have_honest_error_bars():
+    channel = Channel(Exponential(1.0, 9.0), transverse_directions=1)
+    tree = stationary(channel, Thermal(0.5), LM, bins=10, walkers=640, burn_in=8.0, duration=20.0, stride=5, seed=1)
+    group = tree["stationary"]
+    assert schema.faults(tree) == []
+    edges = np.linspace(0, 1, 11)
+    exact = 10 * probability(channel, 0.5, edges)
+    density, stderr = group["density"].values, group["density_stderr"].values
+    z = (density - exact) / stderr
+    assert np.abs(z).max() < 4.5  # Student, 31 degrees of freedom
+    assert 0.3 < np.mean(z**2) < 2.5
+    assert stderr.max() < 0.03 * density.max()
+    mutant = 10 * probability(channel, 0.5, edges, power=1.0)
+    assert np.abs((density - mutant) / stderr).max() > 5
+    assert density.mean() == pytest.approx(1.0)
+    np.testing.assert_allclose(group["free_energy"], -0.5 * np.log(density))
+    np.testing.assert_allclose(group["free_energy_stderr"], 0.5 * stderr / density)
+    assert group.attrs["free_energy_is"] == "-T ln p"
+
+
+def test_default_run_shows_the_entropic_barrier():
+    group = Stationary(duration=40.0).run()["stationary"]
+    density = group["density"].values
+    exact = 50 * probability(Channel(), 0.01, np.linspace(0, 1, 51))
+    assert density[:5].mean() > 30 * density[23:27].mean()
+    np.testing.assert_allclose(density[:5].mean() + density[-5:].mean(), 2 * exact[:5].mean(), rtol=0.05)
+
+
+def test_numbers_do_not_depend_on_threads():
+    measurement = Stationary(walkers=200, burn_in=0.5, duration=2.0)
+    one, two = measurement.run(threads=1), measurement.run(threads=2)
+    np.testing.assert_array_equal(one["stationary"]["density"], two["stationary"]["density"])
+    np.testing.assert_array_equal(one["stationary"]["density_stderr"], two["stationary"]["density_stderr"])
+
+
+def test_non_thermal_noise_gives_minus_ln_p():
+    tree = stationary(Channel(), CurvaturePower(), Overdamped(), walkers=64, burn_in=1.0, duration=2.0, bins=2)
+    group = tree["stationary"]
+    assert group.attrs["free_energy_is"] == "-ln p"
+    np.testing.assert_allclose(group["free_energy"], -np.log(group["density"]))
+
+
+def test_walkers_off_the_path_and_diverged_ones_are_told_apart():
+    located = np.zeros((2, 64))
+    located[0] = 0.4
+    located[0, 1], located[1, 2], located[0, 3], located[0, 4], located[0, 5] = np.nan, np.nan, -0.1, 1.1, 1.0
+    out = np.zeros((11, 32))
+    empty = np.zeros((0, 64))
+    _count(empty, empty, located, empty, 0, out, np.array([10.0]))
+    counts = out.sum(axis=1)
+    assert counts[10] == 2  # off 0…1
+    assert counts[9] == 1
+    assert counts[4] == 64 - 5
+    bowl = stationary(Quadratic(((1.0, 2.0),)), Thermal(1.0), Overdamped(0.1), walkers=640, burn_in=3.0, bins=4)
+    outside = 2 * stats.norm.sf(1.0, scale=np.sqrt(1 / 0.95))
+    assert bowl["stationary"].attrs["outside"] == pytest.approx(outside, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"landscape": Quadratic(((1.0, 0.0),))},
+            r"landscape: expected one with a stationary density, found a flat or falling direction without bound",
+        ),
+        ({"noise": CurvaturePower(along_path=0.0)}, r"found no noise along the path \(CurvaturePower\)"),
+        ({"noise": Thermal(0.0)}, r"found no noise along the path \(Thermal\)"),
+        (
+            {"noise": GradientCovariance(((0.0, 1.0, 1.0, 1.0, 1.0),)), "dynamics": SGD()},
+            r"found no noise along the path \(GradientCovariance\)",
+        ),
+        ({"bins": 1}, r"bins: expected at least 2, found 1"),
+        ({"walkers": 8}, r"walkers: expected at least 64, found 8"),
+        ({"stride": 0}, r"stride: expected at least 1, found 0"),
+        ({"stride": 10**6}, r"stride: expected at most the 20000 steps of the duration"),
+    ],
+)
+def test_bad_input_is_refused_by_name(options, message):
+    with pytest.raises(UserError, match=message):
+        Stationary(**options)

@@ -1,0 +1,167 @@
+"""The ensemble loop: the same numbers however it is run, an obvious reimplementation, and divergence."""
+
+import math
+
+import numpy as np
+import pytest
+
+from entropy_sim._kernels import DIVERGENCE_BOUND, Ensemble, observe_function
+from entropy_sim._random import fill_normals
+from entropy_sim.dynamics import SGD, Overdamped
+from entropy_sim.landscapes import Barrier, Channel, DoubleWell, MullerBrown, Quadratic, Tabulated
+from entropy_sim.noise import (
+    CurvatureCovariance,
+    CurvaturePower,
+    GradientCovariance,
+    TabulatedCovariance,
+    Thermal,
+)
+
+SYSTEMS = [
+    pytest.param(Channel(transverse_directions=1), Thermal(0.1), Overdamped(), id="channel-2d"),
+    pytest.param(
+        Channel(DoubleWell(), Barrier(0.2), 2, boundary="periodic"), CurvaturePower(), Overdamped(), id="channel-3d"
+    ),
+    pytest.param(
+        Channel(transverse_directions=3), Thermal(0.1), Overdamped(scheme="leimkuhler_matthews"), id="channel-4d"
+    ),
+    pytest.param(Channel(), CurvatureCovariance(), SGD(0.01, 0.9), id="channel-5d-momentum"),
+    pytest.param(Tabulated(), TabulatedCovariance(), SGD(0.01, 0.5), id="tabulated"),
+    pytest.param(
+        Quadratic(((2.0, 0.5), (0.5, 1.0))), GradientCovariance(((1.0, 0.3), (0.3, 0.5))), SGD(0.1), id="quadratic"
+    ),
+    pytest.param(MullerBrown(scale=0.01), Thermal(0.1), Overdamped(1e-3), id="muller-brown"),
+]
+
+
+@observe_function
+def record_sums(theta, gradient, located, frame, index, out, params):
+    for i in range(theta.shape[0]):
+        for w in range(theta.shape[1]):
+            out[i, w] += theta[i, w] * gradient[i, w] + located[0, w] + index
+
+
+def run(system, pieces=(100,), n=300, **options):
+    landscape, noise, dynamics = system
+    start = landscape.path(np.linspace(0.1, 0.9, n))
+    ensemble = Ensemble(
+        landscape,
+        noise,
+        dynamics,
+        start,
+        seed=5,
+        observer=record_sums,
+        out_shape=(landscape.dimension, -1),
+        observe_from=7,
+        observe_every=3,
+        locate=True,
+        **options,
+    )
+    for steps in pieces:
+        ensemble.advance(steps)
+    return np.concatenate([ensemble.theta, ensemble.per_walker], axis=1)
+
+
+@pytest.mark.parametrize(("landscape", "noise", "dynamics"), SYSTEMS)
+def test_numbers_do_not_depend_on_threads_blocks_or_chunks(landscape, noise, dynamics):
+    system = landscape, noise, dynamics
+    reference = run(system, threads=1, block=320)
+    for options in ({"threads": 2}, {"threads": 3, "block": 64}, {"threads": 1, "block": 128}):
+        np.testing.assert_array_equal(run(system, **options), reference)
+    np.testing.assert_array_equal(run(system, pieces=(1, 2, 30, 67), threads=1), reference)
+    np.testing.assert_array_equal(run(system, n=77, threads=1)[0], run(system, n=77, block=64)[0])
+
+
+@pytest.mark.parametrize(("landscape", "noise", "dynamics"), SYSTEMS)
+def test_different_seeds_and_walkers_give_different_numbers(landscape, noise, dynamics):
+    def final(**options):
+        ensemble = Ensemble(landscape, noise, dynamics, np.repeat(landscape.path(0.5), 3, axis=0), **options)
+        ensemble.advance(4)
+        return ensemble.theta
+
+    a, b, shifted = final(seed=1), final(seed=2), final(seed=1, first_walker=1)
+    assert len(np.unique(np.concatenate([a, b])[:, -1])) == 6
+    np.testing.assert_array_equal(shifted[:2], a[1:])
+
+
+def test_leimkuhler_matthews_and_euler_maruyama_equal_an_obvious_loop():
+    k, h, t, seed, steps = np.array([1.0, 3.0]), 0.1, 0.2, 11, 9
+    for scheme in ("euler_maruyama", "leimkuhler_matthews"):
+        ensemble = Ensemble(Quadratic((tuple(k),)), Thermal(t), Overdamped(h, scheme), np.ones((3, 2)), seed=seed)
+        ensemble.advance(steps)
+        x, previous = np.ones((3, 2)), np.zeros((3, 2))
+        normals = np.empty((-(-steps // 2), 4, 64))
+        for batch, out in enumerate(normals):  # two steps of two coordinates to a batch of four normals
+            fill_normals(out, np.uint64(seed), 0, batch)
+        for step in range(steps):
+            r = normals[step // 2, 2 * (step % 2) : 2 * (step % 2) + 2, :3].T
+            kick = r if scheme == "euler_maruyama" else (previous + r) / 2
+            x = x - h * k * x + math.sqrt(2 * t * h) * kick
+            previous = r
+        np.testing.assert_allclose(ensemble.theta, x, rtol=1e-12)
+
+
+def test_heavy_ball_equals_an_obvious_loop():
+    k, eta, beta, seed, steps = np.array([1.0, 3.0]), 0.3, 0.8, 3, 7
+    noise = GradientCovariance(((0.5, 0.2), (0.2, 1.5)))
+    ensemble = Ensemble(Quadratic((tuple(k),)), noise, SGD(eta, beta), np.ones((3, 2)), seed=seed)
+    ensemble.advance(steps)
+    factor = np.linalg.cholesky(np.array(noise.covariance))
+    x, v, xi = np.ones((3, 2)), np.zeros((3, 2)), np.empty((4, 64))
+    for step in range(steps):
+        fill_normals(xi, np.uint64(seed), 0, step // 2)
+        gradient = k * x + xi[2 * (step % 2) : 2 * (step % 2) + 2, :3].T @ (factor * _signs(noise)).T
+        v = beta * v - eta * gradient
+        x = x + v
+    np.testing.assert_allclose(ensemble.theta, x, rtol=1e-12)
+
+
+def _signs(noise):
+    """A factor of C is unique up to the signs of its columns: those of the code's own factor."""
+    return np.sign(np.diag(noise.params(Quadratic()).reshape(2, 2)))
+
+
+def test_without_noise_a_quadratic_contracts_exactly():
+    ensemble = Ensemble(Quadratic(((1.0, 4.0),)), Thermal(1.0), Overdamped(0.1), np.ones((2, 2)), noisy=False)
+    ensemble.advance(10)
+    np.testing.assert_allclose(ensemble.theta, [[0.9**10, 0.6**10]] * 2, rtol=1e-13)
+
+
+def test_constrained_walkers_stay_on_their_plane_and_fluctuate_in_it():
+    landscape = Quadratic(((2.0, 0.5), (0.5, 1.0)))
+    t = np.array([0.6, 0.8])
+    frame = np.repeat(np.array([[t, [1.0, 2.0], [0.0, 0.0]]]), 100, axis=0)
+    ensemble = Ensemble(
+        landscape, GradientCovariance(), SGD(0.1, 0.9), np.repeat([[1.0, 2.0]], 100, axis=0), frame=frame
+    )
+    ensemble.advance(50)
+    np.testing.assert_allclose((ensemble.theta - [1.0, 2.0]) @ t, 0.0, atol=1e-14)
+    assert (ensemble.theta @ [-0.8, 0.6]).std() > 0.05
+
+
+def test_a_diverging_walker_is_flagged_and_leaves_the_others_alone():
+    landscape = Quadratic(((-5.0, 1.0),))
+    start = np.array([[0.0, 1.0], [1.0, 1.0]] * 50)
+    alone = Ensemble(landscape, Thermal(0.0), Overdamped(0.1), start[::2])
+    mixed = Ensemble(landscape, Thermal(0.0), Overdamped(0.1), start)
+    steps = math.ceil(math.log(DIVERGENCE_BOUND) / math.log(1.5))
+    for ensemble in (alone, mixed):
+        ensemble.advance(steps - 1)
+    assert not mixed.diverged.any()
+    for ensemble in (alone, mixed):
+        ensemble.advance(3)
+    np.testing.assert_array_equal(mixed.diverged, [False, True] * 50)
+    assert np.isnan(mixed.theta[1::2, 0]).all()
+    np.testing.assert_array_equal(mixed.theta[::2], alone.theta)
+
+
+@pytest.mark.parametrize(
+    ("landscape", "noise", "dynamics"),
+    [p for p in SYSTEMS if p.id in ("channel-5d-momentum", "tabulated", "muller-brown", "channel-3d")],
+)
+def test_nan_and_infinity_do_no_harm_in_any_function(landscape, noise, dynamics):
+    start = np.repeat(landscape.path(0.5), 8, axis=0)
+    start[1], start[2, 0], start[3, -1], start[4, 0] = np.nan, np.inf, -np.inf, 1e300
+    ensemble = Ensemble(landscape, noise, dynamics, start, observer=record_sums, out_shape=(8, -1), observe_every=1)
+    ensemble.advance(5)
+    np.testing.assert_array_equal(ensemble.diverged, [False, True, True, True, True, False, False, False])
