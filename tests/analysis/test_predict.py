@@ -26,10 +26,11 @@ def test_curvature_proportional_force_of_a_known_network(network, momentum):
         np.testing.assert_allclose(found["force"].sel(form=form), known.force(S), atol=2e-3 * known.force(S).max())
 
 
-def test_thermal_force_of_a_known_network(network):
-    """All stiffnesses rise by the same g(s): f = −(T/2) d_eff g'/g with T d_eff = eta Tr C / 2, whatever d_eff is."""
-    known = network(profile_noise=1e-6)
-    noise = known.noise_ratio * known.trace * known.g(S)
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_thermal_force_of_a_known_network(network, momentum):
+    """All stiffnesses rise by the same g(s): f = −(T/2) d_eff g'/g, T d_eff = eta Tr C / 2(1−beta), whatever d_eff."""
+    known = network(profile_noise=1e-6, momentum=momentum)
+    noise = known.noise_ratio * known.trace * known.g(S) / (1 - momentum)
     expected = -known.learning_rate * noise / 4 * known.slope(S) / known.g(S)
     found = forms(known)
     np.testing.assert_allclose(found["force"].sel(form=predict.THERMAL), expected, atol=2e-3 * expected.max())
