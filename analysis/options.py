@@ -35,7 +35,7 @@ def _members(hint: Any) -> list[type]:
         hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) not in (typing.Union, types.UnionType):
         return []
-    members = [m for m in typing.get_args(hint) if dataclasses.is_dataclass(m)]
+    members = [m for m in typing.get_args(hint) if isinstance(m, type) and dataclasses.is_dataclass(m)]
     return members if len(members) > 1 else []
 
 
@@ -106,7 +106,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T, des
 
 def _one_line(box: str) -> str:
     """tyro's message without its box and its help text (which says nothing an error needs)."""
-    lines = []
+    lines: list[str] = []
     for line in box.splitlines():
         text = line.strip("│ ").strip()
         if re.match(r"^[─╭╰]", text):

@@ -78,21 +78,40 @@ class Reproduce:
 def channel() -> dict[str, dict[str, Any]]:
     """The analytic runs: file -> measurement -> configuration.
 
-    simulation: thermal Langevin dynamics. simulation_sgd: SGD with noise proportional to the curvature, C = c K, at a
-    learning rate large enough (eta k up to 0.8) to tell the finite-learning-rate form from its limit.
+    simulation: thermal Langevin dynamics, Leimkuhler-Matthews (unbiased on harmonic directions, so the thermal forms
+    hold at any step). simulation_sgd: SGD with noise proportional to the curvature, C = c K, at a learning rate large
+    enough (eta k up to 0.8) to tell the finite-learning-rate form from its limit.
     """
-    from entropy_sim import SGD, Channel, CurvatureCovariance, MeanForce, Profile, Relaxation, Stationary
+    from entropy_sim import (
+        SGD,
+        Channel,
+        CurvatureCovariance,
+        MeanForce,
+        Overdamped,
+        Profile,
+        Relaxation,
+        Stationary,
+        Thermal,
+    )
 
     landscape = Channel()
+    thermal = {
+        "landscape": landscape,
+        "noise": Thermal(),
+        "dynamics": Overdamped(scheme="leimkuhler_matthews"),
+    }
     noisy = {"landscape": landscape, "noise": CurvatureCovariance(), "dynamics": SGD(learning_rate=0.05)}
     return {
         "simulation": {
-            "profile": Profile(landscape),
-            "mean_force": MeanForce(landscape, walkers=512),
-            "relaxation": Relaxation(landscape),
-            "stationary": Stationary(landscape),
+            "profile": Profile(**thermal, points=201),
+            "mean_force": MeanForce(**thermal, walkers=512),
+            "relaxation": Relaxation(**thermal),
+            "stationary": Stationary(**thermal),
         },
-        "simulation_sgd": {"profile": Profile(**noisy), "mean_force": MeanForce(**noisy, walkers=512, stride=1)},
+        "simulation_sgd": {
+            "profile": Profile(**noisy, points=201),
+            "mean_force": MeanForce(**noisy, walkers=512, stride=1),
+        },
     }
 
 
@@ -117,7 +136,7 @@ def twin(network: xr.DataTree) -> dict[str, Any]:
         return {"landscape": landscape, "noise": noise, "dynamics": SGD(learning_rate=step)}
 
     return {
-        "profile": Profile(**dynamics(force)),
+        "profile": Profile(**dynamics(force), points=201),
         "mean_force": MeanForce(
             **dynamics(force),
             positions=tuple(force["positions"]),

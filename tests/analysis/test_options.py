@@ -82,8 +82,8 @@ def test_options_of_the_default_choices_need_no_choice():
 
 def test_choices_and_options_may_stand_in_any_order():
     expected = Measure(Channel(Power(3.0), 2), LabelNoise(0.5), Settings(2.0), (0.1, 0.2, 0.3), "second")
-    arguments = "--scheme second --noise.strength 0.5 landscape.stiffness:power noise:label-noise".split()
-    arguments += "--landscape.stiffness.exponent 3 --landscape.directions 2 --settings.duration 2".split()
+    arguments = ["--scheme", "second", "--noise.strength", "0.5", "landscape.stiffness:power", "noise:label-noise"]
+    arguments += ["--landscape.stiffness.exponent", "3", "--landscape.directions", "2", "--settings.duration", "2"]
     assert parse(*arguments, "--starts", "0.1", "0.2", "0.3") == expected
     assert parse("landscape:muller-brown") == Measure(MullerBrown())
 
