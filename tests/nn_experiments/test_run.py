@@ -1,0 +1,172 @@
+"""The stages of a network run: done once, kept, and refused when another configuration made them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from entropy_sim import run_files, schema
+from entropy_sim.errors import UserError
+from nn_experiments.datasets import Digits
+from nn_experiments.experiment import Experiment
+from nn_experiments.measurements import MeanForce, Profile, Relaxation
+from nn_experiments.networks.resnet import ResNet
+from nn_experiments.paths.autoneb import AutoNEB
+from nn_experiments.run import NetworkRun
+from nn_experiments.train import Training
+
+TINY = NetworkRun(
+    experiment=Experiment(Digits(), ResNet(width=2)),
+    training=Training(epochs=1),
+    path=AutoNEB(pivots=3, cycles=((0.02, 2),), samples_between=1, batch_size=32),
+    profile=Profile(
+        points=3, probes=2, parts=2, eigenvalues=1, lanczos_steps=2, eigenvalue_samples=32, noise_batches=2
+    ),
+    mean_force=MeanForce(
+        positions=(0.3, 0.7), learning_rate=0.1, burn_in=0.2, duration=1.6, time_windows=2, control_step=0.2
+    ),
+    relaxation=Relaxation(
+        starts=(0.3, 0.7), control_starts=(0.3,), replicas=1, duration=0.4, records=2, control_step=0.2, loss_samples=32
+    ),
+)
+
+
+def run(out: Path, config: NetworkRun = TINY, **options: object) -> tuple[xr.DataTree | None, list[str]]:
+    lines: list[str] = []
+    tree = config.run(out, processes=1, report=lines.append, **options)  # type: ignore[arg-type]
+    return tree, lines
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    run(out)
+    return out
+
+
+def test_all_stages_leave_one_valid_run(finished):
+    tree = run_files.read_tree(finished / "network.nc")
+    schema.validate(tree)
+    assert set(tree.children) == {"path", "profile", "mean_force", "relaxation"}
+    assert tree.attrs["source"] == "nn_experiments"
+    assert tree.attrs["normalization_mode"] == "batch"
+    assert run_files.config_from_file(NetworkRun, finished / "network.nc") == TINY
+    assert list(tree["profile"]["path_kind"].values) == ["neb", "line"]
+    assert np.isfinite(tree["mean_force"]["mean_force"].values).all()
+
+
+def test_the_path_ends_in_the_two_minima_and_survives_the_disk(finished):
+    from nn_experiments import checkpoints
+
+    objective = TINY.experiment.objective()
+    points, _ = checkpoints.load(finished / "checkpoints" / "path.safetensors", objective)
+    for i, end in ((0, 0), (1, -1)):
+        minimum, record = checkpoints.load(finished / "checkpoints" / f"minimum_{i}.safetensors", objective)
+        assert (points[end] == minimum).all()
+        assert record["seed"] == TINY.seeds[i]
+    path = run_files.read_tree(finished / "network.nc")["path"]
+    assert np.isclose(path["arc_length"].values[-1], (points[1:] - points[:-1]).norm(dim=1).sum().item(), rtol=1e-5)
+
+
+def test_starting_again_does_nothing(finished):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    _, lines = run(finished)
+    assert lines == [f"{s}: already done" for s in ("train", "path", "profile", "mean-force", "relaxation")]
+    assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(finished, tmp_path, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MeanForce, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    _, lines = run(tmp_path)
+    assert lines == [f"{s}: already done" for s in ("train", "path", "profile")] + [
+        "mean-force: done",
+        "relaxation: done",
+    ]
+    first, second = (run_files.read_tree(out / "network.nc") for out in (finished, tmp_path))
+    for group in first.children:
+        xr.testing.assert_identical(first[group].to_dataset(), second[group].to_dataset())
+
+
+def test_another_configuration_is_refused_and_overwrites_only_what_depends_on_it(finished, tmp_path):
+    other = replace(TINY, mean_force=replace(TINY.mean_force, seed=7))
+    before = (finished / "network.nc").read_bytes()
+    with pytest.raises(
+        UserError, match=r"--out: expected .* found another configuration's mean-force in .*--overwrite"
+    ):
+        run(finished, other)
+    assert (finished / "network.nc").read_bytes() == before
+
+    import shutil
+
+    shutil.copytree(finished, tmp_path / "copy")
+    tree, lines = run(tmp_path / "copy", other, overwrite=True)
+    assert tree is not None
+    assert lines == [
+        *(f"{s}: already done" for s in ("train", "path", "profile")),
+        "mean-force: done",
+        "relaxation: already done",
+    ]
+    old = run_files.read_tree(finished / "network.nc")
+    xr.testing.assert_identical(old["profile"].to_dataset(), tree["profile"].to_dataset())
+    assert not np.allclose(old["mean_force"]["mean_force"], tree["mean_force"]["mean_force"])
+
+
+def test_a_new_path_drops_what_was_measured_on_the_old_one(finished, tmp_path):
+    import shutil
+
+    shutil.copytree(finished, tmp_path / "copy")
+    other = replace(TINY, path=replace(TINY.path, seed=5))
+    tree, _ = run(tmp_path / "copy", other, stage="path", overwrite=True)
+    assert tree is not None
+    assert set(tree.children) == {"path"}
+
+
+def test_one_stage_brings_what_it_needs_and_no_more(finished, tmp_path):
+    tree, lines = run(tmp_path, stage="relaxation")
+    assert tree is not None
+    assert set(tree.children) == {"path", "relaxation"}
+    assert [line.split(":")[0] for line in lines] == ["train", "train", "path", "relaxation"]
+    whole = run_files.read_tree(finished / "network.nc")
+    xr.testing.assert_identical(whole["relaxation"].to_dataset(), tree["relaxation"].to_dataset())
+
+
+def test_the_numbers_do_not_depend_on_the_number_of_processes(finished, tmp_path):
+    lines: list[str] = []
+    tree = TINY.run(tmp_path, stage="mean-force", processes=2, report=lines.append)
+    assert tree is not None
+    alone = run_files.read_tree(finished / "network.nc")
+    for group in ("path", "mean_force"):
+        xr.testing.assert_identical(alone[group].to_dataset(), tree[group].to_dataset())
+
+
+def test_foreign_files_in_the_directory_are_refused(tmp_path):
+    (tmp_path / "network.nc").write_text("a letter")
+    with pytest.raises(UserError, match=r"network\.nc: expected a netCDF4 file"):
+        run(tmp_path)
+    assert (tmp_path / "network.nc").read_text() == "a letter"
+
+
+def test_damaged_checkpoints_are_refused(finished, tmp_path):
+    import shutil
+
+    shutil.copytree(finished, tmp_path / "copy")
+    (tmp_path / "copy" / "network.nc").unlink()
+    damaged = tmp_path / "copy" / "checkpoints" / "minimum_0.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-8] + b"damaged!")
+    with pytest.raises(UserError, match=r"minimum_0\.safetensors: expected SHA-256"):
+        run(tmp_path / "copy")
+
+
+def test_equal_seeds_are_refused():
+    with pytest.raises(UserError, match="seeds: expected two different numbers"):
+        NetworkRun(seeds=(3, 3))
