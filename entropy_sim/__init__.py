@@ -9,7 +9,17 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "landscapes": ("Channel", "MullerBrown", "Quadratic", "Tabulated"),
+    "landscapes": (
+        "Barrier",
+        "Bump",
+        "Channel",
+        "DoubleWell",
+        "Exponential",
+        "Flat",
+        "MullerBrown",
+        "Quadratic",
+        "Tabulated",
+    ),
     "noise": ("CurvatureCovariance", "CurvaturePower", "GradientCovariance", "TabulatedCovariance", "Thermal"),
     "dynamics": ("Overdamped", "SGD"),
     "measurements": (
