@@ -278,7 +278,9 @@ class Ensemble:
                 if self.threads == 1 or blocks == 1:
                     self._piece(0, blocks, taken)
                 else:
-                    for done in [pool.submit(self._piece, b, b + 1, taken) for b in range(blocks)]:
+                    share = max(1, blocks // (4 * self.threads))
+                    ranges = [(b, min(b + share, blocks)) for b in range(0, blocks, share)]
+                    for done in [pool.submit(self._piece, *r, taken) for r in ranges]:
                         done.result()
                 self.step += taken
                 steps -= taken
