@@ -193,7 +193,7 @@ def _why_not(fit: Ratio, measured: Estimate, predicted: Estimate) -> str:
         return "the formula does not hold at any point"
     if not np.isfinite(fit.value):
         return "measurement and prediction have no point in common"
-    return f"{ratio_words(fit)}: the errors leave both 1 and 0 possible"
+    return f"{ratio_words(fit)}: the errors are too large to tell agreement from disagreement"
 
 
 def criterion_row(

@@ -196,15 +196,21 @@ def _far_z(chi2: float, freedom: int) -> float:
     return float(z)
 
 
+#: Largest factor from 1 that the one-standard-error interval of a ratio may reach in an agreement.
+CLOSE = 2.0
+
+
 def ratio_verdict(found: Ratio) -> Verdict:
-    """What a ratio says: it agrees if 1 lies within 3 standard errors and 0 does not; disagrees if 1 does not; else
-    nothing is determined (the data could not tell the prediction from no force at all)."""
+    """What a ratio says. It disagrees if 1 lies beyond 3 standard errors. It agrees if 1 does not, 0 does (the data can
+    tell the prediction from no force at all), and one standard error stays within a factor of two of 1: 9 ± 3 is no
+    agreement. Otherwise nothing is determined."""
     if not np.isfinite(found.value) or not np.isfinite(found.stderr) or found.stderr <= 0:
         return "not determined"
     below, above = SIGMAS * (found.value - found.low), SIGMAS * (found.high - found.value)
     if not found.value - below <= 1 <= found.value + above:
         return "disagrees"
-    return "not determined" if found.value - below <= 0 else "agrees"
+    close = 1 / CLOSE <= found.low and found.high <= CLOSE
+    return "agrees" if close and found.value - below > 0 else "not determined"
 
 
 def chi2_verdict(found: Agreement) -> Verdict:

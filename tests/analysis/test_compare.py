@@ -108,7 +108,7 @@ def test_nan_and_zero_variance_and_all_diverged_are_not_determined(network):
 def test_errors_too_large_to_tell_anything_are_not_agreement(network):
     found = rows(compare([], network(**PRECISE | {"force_noise": 3e-3}).tree()))
     assert found[PROPORTIONAL].verdict == "not determined"
-    assert "leave both 1 and 0 possible" in found[PROPORTIONAL].statement
+    assert "too large to tell agreement from disagreement" in found[PROPORTIONAL].statement
 
 
 @pytest.mark.parametrize("groups", [("profile",), ("mean_force",), ("relaxation",), ("path", "mean_force")])

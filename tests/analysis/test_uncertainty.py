@@ -103,6 +103,8 @@ def test_nothing_usable_gives_not_determined():
         (2.0, 0.1, "disagrees"),
         (-1.0, 0.1, "disagrees"),
         (0.8, 0.9, "not determined"),
+        (8.9, 3.1, "not determined"),
+        (1.8, 0.35, "not determined"),
     ],
 )
 def test_verdicts(measured, error, verdict):
