@@ -14,8 +14,8 @@ import xarray as xr
 from entropy_sim.errors import UserError
 from entropy_sim.run_files import merge, merged_config, output_state, writable, write_tree
 
-#: Largest step of the twin, in units of the inverse of its largest stiffness: a tenth of the stability limit.
-TWIN_STEP = 0.2
+#: Largest step of the twin, in units of the inverse of its largest stiffness; the stability limit is 2.
+TWIN_STEP = 1.5
 TWIN = "twin"
 
 
@@ -118,8 +118,8 @@ def channel() -> dict[str, dict[str, Any]]:
 def twin(network: xr.DataTree) -> dict[str, Any]:
     """The network's measurements on its analytic twin: same positions, starts, times and effective temperatures.
 
-    Where the network's learning rate exceeds a tenth of the twin's stability limit, the twin takes smaller steps with
-    as much larger noise: eta C, and with it every effective temperature, and the clock eta · step stay the same.
+    Where the network's learning rate comes near the twin's stability limit, the twin takes smaller steps with as much
+    larger noise: eta C, and with it every effective temperature, and the clock eta · step stay the same.
     """
     from entropy_sim import SGD, MeanForce, Profile, Relaxation, Tabulated, TabulatedCovariance
 
