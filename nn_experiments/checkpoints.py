@@ -102,6 +102,10 @@ def _sidecar(path: Path) -> dict[str, Any]:
     ]
     if missing:
         raise UserError(f"{sidecar}: expected sha256, architecture and record, found no {', '.join(missing)}")
+    try:
+        dict(content["architecture"]["parameters"]), content["architecture"]["dtype"]
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{sidecar}: expected the names and shapes of the parameters, found none") from error
     return content
 
 
