@@ -247,6 +247,13 @@ def test_rademacher_probes_scatter_as_predicted(mlp: Case) -> None:
     assert abs(found.stderr / mutant - 1) > 5 * relative
 
 
+def test_standard_error_of_few_probes(mlp: Case) -> None:
+    probes = curvature.rademacher(3, len(mlp.theta), generator(14), mlp.theta)
+    found = curvature.Hutchinson(mlp.objective, probes).traces(mlp.theta, mlp.tangent, mlp.tangent).trace
+    forms = torch.einsum("ki,ij,kj->k", probes, mlp.hessian, probes)
+    assert found.stderr == pytest.approx(float(forms.std()) / math.sqrt(3), rel=1e-9)
+
+
 def test_the_standard_error_contains_that_of_the_data(resnet: Case) -> None:
     """One probe per part: over independent sets of probes the estimate is unbiased, and its error honest."""
     exact = float(resnet.hessian.trace())
