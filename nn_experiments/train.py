@@ -40,11 +40,14 @@ class Training:
 
     The learning rate follows a half cosine from `learning_rate` to 0 over the run, or stays "constant". Weight decay
     acts on all parameters. A last incomplete batch of an epoch is left out (its images change with each epoch).
+
+    Weight decay only helps to choose the minima: path finding and measurements are of the loss alone unless their own
+    `weight_decay` says otherwise, and the ends of the path are points of small, not of zero, gradient (λ‖θ‖ at most).
     """
 
-    epochs: int = 60
+    epochs: int = 30
     batch_size: int = 64
-    learning_rate: float = 0.1
+    learning_rate: float = 0.3
     momentum: float = 0.9
     weight_decay: float = 1e-3
     schedule: Literal["cosine", "constant"] = "cosine"

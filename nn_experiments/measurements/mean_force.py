@@ -42,9 +42,9 @@ class MeanForce:
 
     positions: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     """Path points s at which to hold the network, in rising order."""
-    replicas: int = 2
+    replicas: int = 3
     """Independent runs per position, at least 2."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.3
     """Learning rate η, parameter² / loss."""
     momentum: float = 0.0
     """Heavy-ball momentum β (0 <= β < 1)."""
@@ -54,13 +54,13 @@ class MeanForce:
     """Noise."""
     burn_in: float = 10.0
     """Time before averaging, parameter² / loss."""
-    duration: float = 30.0
+    duration: float = 40.0
     """Time of averaging, parameter² / loss."""
-    time_windows: int = 3
+    time_windows: int = 2
     """Windows into which the averaging time is divided, each of at least 8 steps."""
     control: bool = True
     """Also run without noise: the full batch, in the objective's groups."""
-    control_step: float | None = 5.0
+    control_step: float | None = 10.0
     """The control is the gradient flow, in time steps up to this (Runge-Kutta-Chebyshev; at most half a window), or, if
     None, SGD's own steps with η and β."""
     seed: int = 0

@@ -31,7 +31,7 @@ class Profile:
     Curvature is that of the batch-statistics objective in its groups; the test error is that of standard inference.
     """
 
-    points: int = 13
+    points: int = 11
     """Points along the path, equally spaced in s."""
     probes: int = 16
     """Rademacher probes of each trace."""
@@ -49,7 +49,7 @@ class Profile:
     """Noise whose covariance is measured."""
     noise_batches: int = 64
     """Independent batches for it."""
-    weight_decay: float = 0.0
+    weight_decay: float = 1e-3
     """Weight decay λ of the training; enters `weight_decay_penalty`, λ‖θ‖²/2, alone."""
     precision: Literal["float32", "float64"] = "float32"
     """Type of the numbers; never TensorFloat-32."""

@@ -34,11 +34,11 @@ class Relaxation:
     Some starts are released once more without noise, for the same time. Times are t = η · step / (1 − β).
     """
 
-    starts: tuple[float, ...] = (0.15, 0.3, 0.5, 0.7, 0.85)
+    starts: tuple[float, ...] = (0.2, 0.3, 0.5, 0.7, 0.8)
     """Path points s at which to release the network, in rising order."""
-    replicas: int = 2
+    replicas: int = 3
     """Independent runs per start."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.3
     """Learning rate η, parameter² / loss."""
     momentum: float = 0.0
     """Heavy-ball momentum β (0 <= β < 1)."""
@@ -46,13 +46,13 @@ class Relaxation:
     """Weight decay λ of the update."""
     noise: Minibatch = field(default_factory=Minibatch)
     """Noise."""
-    duration: float = 160.0
+    duration: float = 120.0
     """Time, parameter² / loss."""
-    records: int = 32
+    records: int = 30
     """Times at which the network is recorded, after t = 0."""
     control_starts: tuple[float, ...] = (0.3, 0.7)
     """Starts that are also released without noise: the full batch, in the objective's groups."""
-    control_step: float | None = 5.0
+    control_step: float | None = 15.0
     """The control is the gradient flow, in time steps up to this (Runge-Kutta-Chebyshev), or, if None, SGD's own steps
     with η and β."""
     search: float = 0.15

@@ -88,9 +88,9 @@ class AutoNEB:
     its lowest. Raises UserError for options out of range.
     """
 
-    pivots: int = 9
+    pivots: int = 7
     """Points at the start, both ends included, equally spaced on the straight line."""
-    cycles: tuple[tuple[float, int], ...] = ((0.1, 100), (0.1, 100), (0.05, 100), (0.01, 100))
+    cycles: tuple[tuple[float, int], ...] = ((0.02, 60), (0.02, 60), (0.02, 40), (0.01, 30))
     """Learning rate and number of steps of each cycle."""
     momentum: float = 0.9
     """Heavy-ball momentum β, the update being projected after it; velocities start from zero in each cycle."""
@@ -102,7 +102,7 @@ class AutoNEB:
     """Steps between redistributions along the arc length (one always ends a cycle)."""
     samples_between: int = 3
     """Points on each segment, besides the pivots, at which the loss is sampled after each cycle."""
-    insertion_threshold: float = 0.02
+    insertion_threshold: float = 0.01
     """Excess of the loss between two pivots over their interpolation, in loss scales, that calls for one more."""
     insertions: int = 2
     """Most pivots added after a cycle, where the excess is largest."""

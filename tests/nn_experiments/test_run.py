@@ -30,7 +30,14 @@ TINY = NetworkRun(
         positions=(0.3, 0.7), learning_rate=0.1, burn_in=0.2, duration=1.6, time_windows=2, control_step=0.2
     ),
     relaxation=Relaxation(
-        starts=(0.3, 0.7), control_starts=(0.3,), replicas=1, duration=0.4, records=2, control_step=0.2, loss_samples=32
+        starts=(0.3, 0.7),
+        control_starts=(0.3,),
+        replicas=1,
+        learning_rate=0.1,
+        duration=0.4,
+        records=2,
+        control_step=0.2,
+        loss_samples=32,
     ),
 )
 
