@@ -13,7 +13,7 @@ from nn_experiments.run import NetworkRun
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [(2, 3), (4, 5)])
+@pytest.mark.parametrize("seeds", [(6, 7), (8, 9)])
 def test_the_force_points_to_the_ends_on_fresh_pairs_of_seeds(seeds: tuple[int, int], tmp_path: Path) -> None:
     tree = NetworkRun(seeds=seeds).run(tmp_path, processes=1)
     assert tree is not None
