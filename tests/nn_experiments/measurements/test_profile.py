@@ -153,6 +153,18 @@ def test_values_are_those_of_the_point(profile: xr.Dataset, paths: dict[str, Ten
         assert abs(float(found[name]) - float(value)) < 4.5 * float(found[f"{name}_stderr"]), name
 
 
+def test_slope_step_is_a_fraction_of_the_length(paths: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+
+    def spy(self: curvature.Hutchinson, theta: Tensor, tangent: Tensor, step: float) -> curvature.Estimate:
+        steps.append(step)
+        return curvature.Estimate(0.0, 0.0)
+
+    monkeypatch.setattr(curvature.Hutchinson, "slope", spy)
+    replace(SMALL, slope_step=0.02).run(SmallExperiment(), {"neb": paths["neb"]})
+    np.testing.assert_allclose(steps, 0.02 * path_geometry.arc_length(paths["neb"])[-1])
+
+
 def test_both_kinds_share_their_ends(profile: xr.Dataset) -> None:
     for name in ("loss", "hessian_trace", "hessian_max_eigenvalue", "noise_trace", "test_error"):
         for i in (0, 2):

@@ -123,11 +123,12 @@ def test_heavy_ball_and_weight_decay_on_the_common_clock() -> None:
 
 def test_minibatches_scatter_and_every_replica_by_itself() -> None:
     config = replace(FULL, noise=Minibatch(1), control_starts=())
-    found = run(config)
+    found, other = run(config), run(replace(config, seed=1))
     xr.testing.assert_identical(found, run(config, workers=Backwards()))
-    last = found["position"].values[0, :2, :, -1]
-    assert len(np.unique(last)) == 4
-    assert not np.allclose(last, run(replace(config, seed=1))["position"].values[0, :2, :, -1])
+    # What is left of the offset from the minimum depends on the draws alone.
+    left = [((r["position"][0, i] - 0.5) / (FULL.starts[i] - 0.5)).values for r in (found, other) for i in (0, 1)]
+    series = np.concatenate(left)
+    assert len(np.unique(series.round(9), axis=0)) == len(series) == 8
 
 
 def test_a_path_that_bends_back_is_followed_without_jumps() -> None:
