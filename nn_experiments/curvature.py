@@ -224,22 +224,10 @@ class Hutchinson:
         shares = torch.tensor([len(part) for part in self.parts], dtype=torch.float64) * (parts / (groups * group))
         self._weights = shares.repeat(len(probes) // parts) / len(probes)
 
-    def products(self, theta: Tensor) -> Tensor:
-        """H z of each probe, (K, D), H that of the probe's part of the data."""
-        images = torch.empty_like(self.probes)
-        for p, part in enumerate(self.parts):
-            operator = HessianOperator(self.objective, theta, part, chunk=self.chunk)
-            images[p :: len(self.parts)] = operator(self.probes[p :: len(self.parts)])
-        return images
-
     def traces(self, theta: Tensor, tangent: Tensor, norms: Tensor) -> Traces:
         """Tr H, Tr(Q H) and Tr(S H) at theta for a unit tangent t and a diagonal S = `norms`, all (D,)."""
-        images = self.products(theta)
-        return Traces(
-            self._mean(self._forms(images)),
-            self._mean(self._forms(images, tangent)),
-            self._mean((self.probes.double() * norms.double() * images.double()).sum(-1)),
-        )
+        forms = self._forms(theta, lambda z: z, _off(tangent), lambda z: norms.double() * z)
+        return Traces(*map(self._mean, forms))
 
     def slope(self, theta: Tensor, tangent: Tensor, step: float) -> Estimate:
         """Tr(Q ∂_t H), ∂_t H ≈ [H(θ + ε t) − H(θ − ε t)] / 2ε with ε = `step`; both sides see the same probes.
@@ -248,22 +236,30 @@ class Hutchinson:
         and a third derivative misses the jumps.
         """
         require(step > 0, "slope_step", "a positive number", step)
-        above, below = (self._forms(self.products(theta + sign * step * tangent), tangent) for sign in (1, -1))
+        (above,), (below,) = (self._forms(theta + sign * step * tangent, _off(tangent)) for sign in (1, -1))
         return self._mean((above - below) / (2 * step))
 
-    def _forms(self, images: Tensor, tangent: Tensor | None = None) -> Tensor:
-        """zᵀ H z of each probe, with a tangent zᵀ Q H z."""
-        left = self.probes.double()
-        if tangent is not None:
-            left = left - (left @ tangent.double())[:, None] * tangent.double()
-        return (left * images.double()).sum(-1)
+    def _forms(self, theta: Tensor, *left: Callable[[Tensor], Tensor]) -> Tensor:
+        """zᵀ A H z of each probe for each A, given as z → Aᵀ z on rows; H is that of the probe's part. (A, K)."""
+        forms = torch.empty(len(left), len(self.probes), dtype=torch.float64)
+        for p, part in enumerate(self.parts):
+            probes = self.probes[p :: len(self.parts)]
+            images = HessianOperator(self.objective, theta, part, chunk=self.chunk)(probes).double()
+            for form, a in zip(forms, left, strict=True):
+                form[p :: len(self.parts)] = (a(probes.double()) * images).sum(-1).cpu()
+        return forms
 
     def _mean(self, samples: Tensor) -> Estimate:
-        weights = self._weights.to(samples)
-        mean, number = (weights * samples).sum(), len(samples)
-        square = (weights * (samples - mean)).square().sum()
+        mean, number = (self._weights * samples).sum(), len(samples)
+        square = (self._weights * (samples - mean)).square().sum()
         stderr = math.sqrt(float(square) * number / (number - 1)) if number > 1 else math.nan
         return Estimate(float(mean), stderr)
+
+
+def _off(tangent: Tensor) -> Callable[[Tensor], Tensor]:
+    """z → Q z on rows."""
+    t = tangent.double()
+    return lambda z: z - (z @ t)[:, None] * t
 
 
 # --- gradient noise -------------------------------------------------------------------------------------------------

@@ -20,6 +20,9 @@ from nn_experiments.objective import Objective
 Gradient = Callable[[Tensor], tuple[Tensor, Tensor]]
 Trajectory = Iterator[tuple[Tensor, Tensor, Tensor]]
 
+#: A replica this many times the norm of its path point away from the path has diverged, finite or not.
+DIVERGED_DISTANCE = 10.0
+
 #: No step of the flow is divided further.
 MOST_STAGES = 128
 

@@ -8,24 +8,12 @@ minibatch, thermal noise on a full batch) join here without touching them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from entropy_sim.errors import require
 from nn_experiments.objective import Objective
-
-
-class Noise(Protocol):
-    """What dynamics need of a noise."""
-
-    @property
-    def batch_size(self) -> int: ...
-
-    def gradient(self, objective: Objective, theta: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
-
-    def check(self, objective: Objective) -> None: ...
 
 
 @dataclass(frozen=True)

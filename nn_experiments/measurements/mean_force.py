@@ -18,15 +18,12 @@ from torch import Tensor
 
 from entropy_sim import path_geometry, schema, statistics
 from entropy_sim.errors import require
-from nn_experiments.dynamics import check_step, full_batch_trajectory, sgd
+from nn_experiments.dynamics import DIVERGED_DISTANCE, check_step, full_batch_trajectory, sgd
 from nn_experiments.experiment import AnyExperiment
 from nn_experiments.measurements._frames import Frame, frames
 from nn_experiments.noise import Minibatch
 from nn_experiments.objective import generator
 from nn_experiments.workers import Workers
-
-#: A replica this many times ‖γ‖ away from its path point has diverged, finite or not.
-DIVERGED_DISTANCE = 10.0
 
 Floats = npt.NDArray[np.float64]
 

@@ -150,7 +150,7 @@ def _measure_point(unit: tuple[Profile, AnyExperiment, Frame, float, str]) -> di
 def _measure(profile: Profile, experiment: AnyExperiment, frame: Frame, length: float, device: str) -> dict[str, Any]:
     objective = experiment.objective(dtype=_PRECISIONS[profile.precision], device=device)
     theta, tangent = (torch.as_tensor(a).to(objective.device, objective.dtype) for a in frame[:2])
-    train, test = objective.evaluate(theta), evaluate(experiment, theta, "test", "evaluation")
+    train, test = objective.evaluate(theta), evaluate(experiment, theta.cpu(), "test", "evaluation")
     gradient = objective.full_value_and_gradient(theta)[1].clone()
 
     probes = curvature.rademacher(profile.probes, len(theta), generator(profile.seed, 0), theta)

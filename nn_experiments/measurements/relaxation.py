@@ -17,9 +17,8 @@ from torch import Tensor
 from entropy_sim import path_geometry, schema
 from entropy_sim.errors import require
 from nn_experiments.curvature import subset
-from nn_experiments.dynamics import check_step, full_batch_trajectory, sgd
+from nn_experiments.dynamics import DIVERGED_DISTANCE, check_step, full_batch_trajectory, sgd
 from nn_experiments.experiment import AnyExperiment
-from nn_experiments.measurements.mean_force import DIVERGED_DISTANCE
 from nn_experiments.noise import Minibatch
 from nn_experiments.objective import Objective, generator
 from nn_experiments.workers import Workers

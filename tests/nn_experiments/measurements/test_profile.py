@@ -145,7 +145,7 @@ def test_values_are_those_of_the_point(profile: xr.Dataset, paths: dict[str, Ten
     change = (above - below) / (2 * step)
     estimates["hessian_trace_slope"] = change.trace() - tangent @ change @ tangent
     draws = generator(9)
-    many = torch.stack([SMALL.noise.gradient(objective, theta, draws)[1].clone() for _ in range(2000)])
+    many = torch.stack([SMALL.noise.gradient(objective, theta, draws)[1].clone() for _ in range(800)])
     covariance = torch.cov(many.T)
     estimates["noise_trace"] = covariance.trace()
     estimates["noise_trace_transverse"] = covariance.trace() - tangent @ covariance @ tangent
