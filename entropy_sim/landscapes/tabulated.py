@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numba import int64, njit
 from numpy.typing import ArrayLike
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import CubicHermiteSpline
 
 from entropy_sim._kernels import Compiled, block_function, inline
 from entropy_sim._random import FASTMATH
@@ -138,10 +138,12 @@ class Tabulated(Landscape):
     """A straight valley with tabulated loss and stiffness, ``L(y, x) = U(y) + 1/2 sum_i k_i(y) x_i²``.
 
     The transverse modes are the k tabulated ones and `bulk_modes` equal ones, which carry the rest of the trace. Tables
-    are interpolated in arc length by monotone cubic Hermite polynomials (Fritsch, Carlson, SIAM J. Numer. Anal. 17
-    (1980) 238): once continuously differentiable, exact at the knots, never beyond neighbouring values. Stiffnesses
-    below `floor` are raised to it: a measured path has tiny and negative eigenvalues, on which no walker would stay.
-    The ends reflect. `TabulatedCovariance` reads the gradient-noise tables.
+    are interpolated in arc length by cubic Hermite polynomials: once continuously differentiable, exact at the knots,
+    with the slope there of the parabola through the neighbours (a monotone interpolant would have none at every local
+    extremum, and so no force there), limited so that no stiffness falls below `floor` and no variance below zero
+    (Schmidt, Hess, BIT 28 (1988) 340). Stiffnesses below `floor` are raised to it: a measured path has tiny and
+    negative eigenvalues, on which no walker would stay. The ends reflect. `TabulatedCovariance` reads the
+    gradient-noise tables.
 
     Example. A table that is linear in y, k = 1, 2, 3 at y = 0, 1, 2, is reproduced exactly: k(1.5) = 2.5.
     """
@@ -261,14 +263,16 @@ class Tabulated(Landscape):
     def arc_length(self) -> float:
         return float(self.knots[-1])
 
-    def _interpolant(self) -> PchipInterpolator:
+    def _interpolant(self) -> CubicHermiteSpline:
         """All tables in the order of `params`, as one interpolant with values (tables,)."""
         k = len(self.stiffness[0])
         n = len(self.knots)
         stiffness = np.column_stack([np.reshape(self.stiffness, (n, k)), self.bulk_stiffness])
         noise = np.column_stack([np.reshape(self.noise, (n, k)), self.bulk_noise, self.noise_along])
         tables = np.column_stack([self.loss, np.maximum(stiffness, self.floor), noise])
-        return PchipInterpolator(np.asarray(self.knots, dtype=np.float64), tables, axis=0)
+        lowest = np.concatenate([[-np.inf], np.full(k + 1, self.floor), np.zeros(k + 2)])
+        knots = np.asarray(self.knots, dtype=np.float64)
+        return CubicHermiteSpline(knots, tables, _slopes(knots, tables, lowest), axis=0)
 
     def params(self) -> Floats:
         coefficients = self._interpolant().c.transpose(2, 0, 1)  # (tables, 4, intervals)
@@ -307,6 +311,18 @@ class Tabulated(Landscape):
     def noise_variance_at(self, s: ArrayLike) -> Floats:
         """Gradient-noise variance of each coordinate on the path, (n, d), the path's own direction first."""
         return np.maximum(self._tables(column(s) * self.arc_length)[2], 0.0)
+
+
+def _slopes(knots: Floats, tables: Floats, lowest: Floats) -> Floats:
+    """Slopes at the knots (n, tables), those of parabolas, limited to keep each cubic above its `lowest` (tables,).
+
+    A cubic with end values p, q >= 0 and slopes m, l over a step h stays >= 0 if m >= -3 p/h and l <= 3 q/h."""
+    slopes = np.gradient(tables, knots, axis=0, edge_order=min(2, len(knots) - 1))
+    room = 3.0 * (tables - lowest)
+    steps = np.diff(knots)[:, None]
+    slopes[:-1] = np.maximum(slopes[:-1], -room[:-1] / steps)
+    slopes[1:] = np.minimum(slopes[1:], room[1:] / steps)
+    return slopes
 
 
 def _numbers(values: Floats) -> tuple[float, ...]:

@@ -89,12 +89,49 @@ def test_tables_are_exact_at_the_knots_and_compiled_functions_agree_between(twin
     np.testing.assert_allclose(noise, twin.noise_variance_at(s), rtol=1e-10, atol=1e-13)
 
 
-def test_interpolants_are_pchip_in_arc_length_and_keep_between_neighbours():
-    s = np.linspace(0, 1, 301)
-    expected = PchipInterpolator(TWIN.knots, np.array(TWIN.stiffness)[:, 0])(s * TWIN.arc_length)
-    np.testing.assert_allclose(TWIN.curvature(s)[:, 0], expected, rtol=1e-12)
-    assert expected.min() >= 1.0
-    assert expected.max() <= 16.0
+def table(values, knots=None, **options):
+    n = len(values)
+    flat = (1.0,) * n
+    knots = tuple(float(i) for i in range(n)) if knots is None else knots
+    return Tabulated(
+        knots=knots,
+        loss=(0.0,) * n,
+        stiffness=tuple((float(v),) for v in values),
+        bulk_stiffness=flat,
+        bulk_modes=0,
+        noise=tuple((float(v),) for v in values),
+        bulk_noise=flat,
+        noise_along=flat,
+        **options,
+    )
+
+
+def test_a_quadratic_is_reproduced_exactly_also_on_uneven_knots_and_has_its_slope():
+    knots = (0.0, 0.7, 1.0, 2.2, 3.0)
+    twin = table([2 + (y - 1) ** 2 for y in knots], knots)
+    s = np.linspace(0, 1, 101)
+    np.testing.assert_allclose(twin.curvature(s)[:, 0], 2 + (3 * s - 1) ** 2, rtol=1e-12)
+    np.testing.assert_allclose(twin.curvature_slope(s)[:, 0], 2 * (3 * s - 1), rtol=1e-10, atol=1e-12)
+
+
+def test_a_local_extremum_of_the_table_keeps_its_slope():
+    twin = table([1.0, 6.0, 4.0, 2.0])
+    assert twin.curvature_slope(np.array([1 / 3]))[0, 0] == pytest.approx(1.5)
+    monotone = PchipInterpolator(range(4), [1.0, 6.0, 4.0, 2.0])
+    assert monotone(1.0, 1) == 0.0
+
+
+def test_steep_tables_stay_above_the_floor_and_variances_above_zero():
+    rng = np.random.default_rng(0)
+    s = np.linspace(0, 1, 2001)
+    for _ in range(20):
+        values = np.exp(rng.normal(0, 3, 8))
+        twin = table(values, floor=0.5)
+        assert twin.curvature(s).min() >= 0.5 - 1e-9
+        assert table(values).params().size == twin.params().size
+        assert twin._tables(s * twin.arc_length)[2].min() >= -1e-9
+        unlimited = np.gradient(np.maximum(values, 0.5), edge_order=2)
+        assert not np.allclose(unlimited, twin.curvature_slope(np.linspace(0, 1, 8))[:, 0])
 
 
 def test_the_twin_of_a_profile_has_its_trace_noise_and_loss():
