@@ -87,8 +87,7 @@ def what_was_run(simulations: Sequence[tuple[str, xr.DataTree]], network: xr.Dat
     paragraphs = []
     if network is not None:
         paragraphs.append(_network_words(network))
-        if batches := _batch_words(network):
-            paragraphs.append(batches)
+        paragraphs += [text for text in (_batch_words(network), _objective_words(network)) if text]
     for label, tree in simulations:
         done = ", ".join(name.replace("_", " ") for name in tree.children if name in GROUPS)
         system, noise, dynamics = (tree.attrs.get(name, "unknown") for name in ("system", "noise", "dynamics"))
@@ -127,7 +126,7 @@ def _batch_words(network: xr.DataTree) -> str:
     """What a full batch is, from group_size, normalization_mode and the control's own words."""
     groups = {int(n.attrs["group_size"]) for n in network.children.values() if n.attrs.get("group_size")}
     mode = network.attrs.get("normalization_mode")
-    controls = sorted({str(n.attrs["control"]) for n in network.children.values() if "control" in n.attrs} - {"none"})
+    controls = {name: str(n.attrs["control"]) for name, n in network.children.items() if "control" in n.attrs}
     text = ""
     if mode == "batch" and groups:
         size = " or ".join(map(str, sorted(groups)))
@@ -141,9 +140,29 @@ def _batch_words(network: xr.DataTree) -> str:
         text = "The network does not normalise over the batch: a full batch is the mean over the training set."
     elif mode == "evaluation":
         text = "BatchNorm is in evaluation mode: a full batch is the mean over the training set."
-    if controls:
-        text += f" The noise-free control is a {'; '.join(controls)}."
+    for name, control in controls.items():
+        if control != "none":
+            text += f" The noise-free control of the {name.replace('_', ' ')} is a {control}."
     return text.strip()
+
+
+def _objective_words(network: xr.DataTree) -> str:
+    """Where weight decay entered, if it did not enter everywhere alike: another objective for each stage."""
+    config = summaries.configuration(network.attrs)
+    stages = {"training": "training", "path": "path finding", "mean_force": "mean force", "relaxation": "relaxation"}
+    found = {
+        words: float(config[stage]["weight_decay"])
+        for stage, words in stages.items()
+        if isinstance(config, dict) and "weight_decay" in (config.get(stage) or {})
+    }
+    if len(set(found.values())) < 2:
+        return ""
+    decays = ", ".join(f"{words} {value:g}" for words, value in found.items())
+    return (
+        f"The stages did not all descend the same objective. Weight decay: {decays}. So the trained ends of the path "
+        "have a small gradient of the loss alone; the noise-free controls, which have the weight decay of their "
+        "measurement, show what it does, and are subtracted. The loss shown never contains the weight-decay penalty."
+    )
 
 
 # --- captions -------------------------------------------------------------------------------------------------------

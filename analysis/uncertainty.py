@@ -209,7 +209,7 @@ def ratio_verdict(found: Ratio) -> Verdict:
     below, above = SIGMAS * (found.value - found.low), SIGMAS * (found.high - found.value)
     if not found.value - below <= 1 <= found.value + above:
         return "disagrees"
-    close = 1 / CLOSE <= found.low and found.high <= CLOSE
+    close = found.low >= 1 / CLOSE and found.high <= CLOSE
     return "agrees" if close and found.value - below > 0 else "not determined"
 
 

@@ -80,7 +80,7 @@ def _profile_variables() -> dict[str, Variable]:
         "hessian_trace": Variable(along, "loss / parameter^2", "Hessian trace Tr H"),
         "hessian_trace_transverse": Variable(along, "loss / parameter^2", "Hessian trace transverse to the path"),
         "hessian_trace_slope": Variable(along, "loss / parameter^3", "slope of the trace along the path, Tr(Q dH/dt)"),
-        "hessian_trace_normalized": Variable(along, "loss", "norm-corrected Hessian trace, sum of |w|^2 Tr H_ww"),
+        "hessian_trace_normalized": Variable(along, "loss", "norm-corrected Hessian trace, Σ ‖w‖² Tr H_ww"),
         "hessian_max_eigenvalue": Variable(along, "loss / parameter^2", "largest Hessian eigenvalue"),
         "hessian_min_eigenvalue": Variable(along, "loss / parameter^2", "smallest Hessian eigenvalue"),
         "hessian_eigenvalue": Variable((*along, "eigenvalue_index"), "loss / parameter^2", "Hessian eigenvalue"),

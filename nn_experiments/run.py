@@ -110,8 +110,9 @@ class _Directory:
         found: list[str | None] = []
         if stage in ("train", "path"):
             for name in ("minimum_0", "minimum_1") if stage == "train" else ("path",):
+                # Tensors are written before their record: without it, the run was killed in between.
                 record = self.checkpoint(name).with_suffix(".json")
-                found.append(_recorded(record) if record.exists() or self.checkpoint(name).exists() else None)
+                found.append(_recorded(record) if record.exists() else None)
         if stage != "train":
             tree = self.tree()
             group = GROUPS[stage]

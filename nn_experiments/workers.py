@@ -102,7 +102,9 @@ class Workers:
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
             self.close(at_once=True)
-            raise UserError("processes: expected workers that live, found one that died (out of memory, or see above)") from error
+            raise UserError(
+                "processes: expected workers that live, found one that died (out of memory, or see above)"
+            ) from error
         except BaseException:
             self.close(at_once=True)
             raise

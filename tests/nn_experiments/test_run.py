@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,8 +114,6 @@ def test_another_configuration_is_refused_and_overwrites_only_what_depends_on_it
         run(finished, other)
     assert (finished / "network.nc").read_bytes() == before
 
-    import shutil
-
     shutil.copytree(finished, tmp_path / "copy")
     tree, lines = run(tmp_path / "copy", other, overwrite=True)
     assert tree is not None
@@ -129,8 +128,6 @@ def test_another_configuration_is_refused_and_overwrites_only_what_depends_on_it
 
 
 def test_a_new_path_drops_what_was_measured_on_the_old_one(finished, tmp_path):
-    import shutil
-
     shutil.copytree(finished, tmp_path / "copy")
     other = replace(TINY, path=replace(TINY.path, seed=5))
     tree, _ = run(tmp_path / "copy", other, stage="path", overwrite=True)
@@ -164,14 +161,19 @@ def test_foreign_files_in_the_directory_are_refused(tmp_path):
 
 
 def test_damaged_checkpoints_are_refused(finished, tmp_path):
-    import shutil
-
     shutil.copytree(finished, tmp_path / "copy")
     (tmp_path / "copy" / "network.nc").unlink()
     damaged = tmp_path / "copy" / "checkpoints" / "minimum_0.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-8] + b"damaged!")
     with pytest.raises(UserError, match=r"minimum_0\.safetensors: expected SHA-256"):
         run(tmp_path / "copy")
+
+
+def test_a_checkpoint_without_its_record_is_made_again(finished, tmp_path):
+    shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints", ignore=shutil.ignore_patterns("path*"))
+    (tmp_path / "checkpoints" / "minimum_1.json").unlink()
+    _, lines = run(tmp_path, stage="train")
+    assert [line.split(",")[0] for line in lines] == ["train: seed 0", "train: seed 1"]
 
 
 def test_equal_seeds_are_refused():
