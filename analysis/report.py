@@ -64,6 +64,13 @@ def _figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> Iterator
         path = f"{name}/{label}"
         return comparison[path].to_dataset() if name in comparison and label in comparison[name].children else None
 
+    if label == "network" and set(plots.OVERVIEW_GROUPS) <= set(tree.children):
+        yield (
+            "overview",
+            plots.plot_overview(tree).axes[0],
+            captions.finding(rows)[0],
+            "loss, curvature, force, relaxation",
+        )
     profile = group("profile")
     if profile is not None:
         for variable in NETWORK_PANELS if label == "network" else SIMULATION_PANELS:

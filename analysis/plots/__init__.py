@@ -19,6 +19,7 @@ from analysis.plots.mean_force import (
     plot_mean_force,
     plot_mean_force_windows,
 )
+from analysis.plots.overview import OVERVIEW_GROUPS, plot_overview
 from analysis.plots.path import plot_path
 from analysis.plots.profile import PANELS, plot_profile
 from analysis.plots.relaxation import plot_relaxation
@@ -26,12 +27,14 @@ from analysis.plots.stationary import plot_stationary
 from entropy_sim.errors import UserError
 
 __all__ = [
+    "OVERVIEW_GROUPS",
     "plot_effective_potential",
     "plot_file",
     "plot_force_comparison",
     "plot_force_ratio",
     "plot_mean_force",
     "plot_mean_force_windows",
+    "plot_overview",
     "plot_path",
     "plot_profile",
     "plot_relaxation",
@@ -52,6 +55,8 @@ def plot_file(tree: xr.DataTree, directory: Path | str, format: str = "png") -> 
 
 
 def _figures(tree: xr.DataTree) -> Iterator[tuple[str, Axes]]:
+    if tree.attrs.get("source") == "nn_experiments" and set(OVERVIEW_GROUPS) <= set(tree.children):
+        yield "overview", plot_overview(tree).axes[0]
     for name, node in tree.children.items():
         if node.children:  # a comparison: one dataset per run
             for label, child in node.children.items():
