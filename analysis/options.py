@@ -115,7 +115,10 @@ def _one_line(box: str) -> str:
             continue
         if text:
             lines.append(text)
-    return re.sub(r"\s+", " ", " ".join(lines)) or "options could not be read (see --help)"
+    text = re.sub(r"\s+", " ", " ".join(lines))
+    # What a dataclass refuses names its option itself.
+    text = re.sub(r"^Error parsing [\w.-]+: (?=[\w.-]+: expected )", "", text)
+    return text or "options could not be read (see --help)"
 
 
 def split_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -12,7 +12,15 @@ from typing import Any, Literal
 import xarray as xr
 
 from entropy_sim.errors import UserError
-from entropy_sim.run_files import merge, merged_config, output_state, writable, write_tree
+from entropy_sim.run_files import (
+    config_hash,
+    merge,
+    merged_config,
+    output_state,
+    read_tree,
+    writable,
+    write_tree,
+)
 
 #: Largest step of the twin, in units of the inverse of its largest stiffness; the stability limit is 2.
 TWIN_STEP = 1.5
@@ -43,36 +51,46 @@ class Reproduce:
 
         start = time.monotonic()
         writable(self.out / "network.nc")
+        comparison = self.out / "comparison.nc"
+        if comparison.exists() and not self.overwrite and not _is_comparison(comparison):
+            raise UserError(f"--out: expected a run of ours, found another file at {comparison} (--overwrite)")
         say("1/3 network: train, path, profile, mean force, relaxation")
         network = NetworkRun().run(
             self.out, overwrite=self.overwrite, processes=self.processes, report=lambda line: say(f"    {line}")
         )
         assert network is not None
         say("2/3 theory: the channel, and the network's analytic twin")
-        for name, measurements in (*channel().items(), (TWIN, twin(network))):
+        for name, measurements in channel().items():
             self._simulate(self.out / f"{name}.nc", measurements)
+        self._simulate(self.out / f"{TWIN}.nc", twin(network), twin_of=config_hash(network["profile"].attrs["config"]))
         say("3/3 comparison, figures, report")
         files = tuple(self.out / f"{name}.nc" for name in (*channel(), TWIN, "network"))
         tree = Compare(files=files, out=self.out, overwrite=True).run()
         say(f"wrote {self.out / 'report.html'} ({time.monotonic() - start:.0f} s)")
         return tree
 
-    def _simulate(self, path: Path, measurements: Mapping[str, Any]) -> None:
+    def _simulate(self, path: Path, measurements: Mapping[str, Any], twin_of: str = "") -> None:
         config = merged_config(measurements.values())
-        is_twin = path.stem == TWIN
         try:
             state = output_state(path, config, overwrite=self.overwrite)
         except UserError:
-            if not is_twin:
+            if not twin_of:
                 raise
             state = "absent"  # made from the network's profile, and so again when that was measured anew
         if state == "same":
             say(f"    {path.stem}: already done")
             return
         trees = {name: measurement.run(progress=True) for name, measurement in measurements.items()}
-        extra = {"system": "analytic twin of the network (Tabulated)"} if is_twin else {}
+        extra = {"system": "analytic twin of the network (Tabulated)", "twin_of": twin_of} if twin_of else {}
         write_tree(merge(trees, **extra), path)
         say(f"    {path.stem}: {', '.join(measurements)}")
+
+
+def _is_comparison(path: Path) -> bool:
+    try:
+        return read_tree(path, check=False).attrs.get("source") == "analysis"
+    except UserError:
+        return False
 
 
 def channel() -> dict[str, dict[str, Any]]:
@@ -105,7 +123,7 @@ def channel() -> dict[str, dict[str, Any]]:
         "simulation": {
             "profile": Profile(**thermal, points=201),
             "mean_force": MeanForce(**thermal, walkers=512),
-            "relaxation": Relaxation(**thermal),
+            "relaxation": Relaxation(**thermal, replicas=64),
             "stationary": Stationary(**thermal),
         },
         "simulation_sgd": {
