@@ -94,6 +94,36 @@ def test_reduced_relaxation_of_a_linear_force():
     assert moved == pytest.approx(s0 + 0.5 * 0.8 / length, abs=2e-3)
 
 
+def test_a_drift_that_outruns_the_noise_by_far_is_not_throttled():
+    """D_y = 1e-8 and f = 0.5 on 200 cells of 0.01: f h / D = 5e5, far beyond exp; the mean still moves at speed f."""
+    x = np.array([-6660.0, -701.0, -699.0, 0.0, 699.0, 6660.0])
+    np.testing.assert_allclose(ps._bernoulli(x), [6660, 701, 699, 1, 0, 0], atol=1e-12)
+    n, length, s0 = 41, 2.0, 0.3
+    s = np.linspace(0, 1, n)
+    thermal = ps.Setting({"type": "Thermal", "temperature": 1e-8}, {"type": "Overdamped", "step": 0.01})
+    hill = ps.Profile(s, -0.5 * s * length, np.ones((n, 1)), np.full((n, 1), 1e-8), np.full(n, 1e-8))
+    centres = (np.arange(200) + 0.5) / 200
+    start = np.array([np.interp(s0, centres, row) for row in np.eye(200)])
+    propagator = ps._propagator(ps._generator(thermal, hill, length), 0.8)
+    np.testing.assert_allclose(propagator.sum(0), 1, atol=1e-12)
+    assert centres @ propagator @ start == pytest.approx(s0 + 0.5 * 0.8 / length, abs=1e-3)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_reduced_dynamics_of_sgd_have_its_finite_learning_rate(channel, momentum):
+    """The drift is the exact force; the small-step one is off by more than 5 % somewhere."""
+    known = channel(scale=0.3, momentum=momentum, step=0.1)
+    setting, profile, length = ps._read(known.tree(), "relaxation")
+    force, _ = ps._reduced(setting, profile, S, length)
+    np.testing.assert_allclose(force, known.force(S), atol=1e-5)
+    small = ps.predict_simulation(known.tree(), S)["force"].sel(form=PROPORTIONAL).values
+    assert np.abs(force - small).max() > 0.05 * np.abs(force).max() * (1 - momentum)
+    bins = (np.arange(10) + 0.5) / 10
+    for found in (ps.predict_stationary(known.tree(), bins), ps.predict_relaxation(known.tree(), S, np.arange(3.0))):
+        assert list(found["form"].values) == [f"fast transverse modes, {FINITE_RATE}"]
+        assert "(2(1+β) − η k_i)" in str(found["formula"].values[0])
+
+
 def test_relaxation_starts_at_the_start_and_ends_at_the_stationary_mean(channel):
     known = channel()
     starts = np.array([0.2, 0.4, 0.9])
