@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -132,6 +133,9 @@ def _noise(theta, out, params):  # type: ignore[no-untyped-def]
 
 _Table = tuple[tuple[float, ...], ...]
 
+#: Most bulk modes that `Tabulated.from_profile` takes by itself; the cost of a step is proportional to them.
+MOST_BULK_MODES = 1000
+
 
 @dataclass(frozen=True)
 class Tabulated(Landscape):
@@ -194,7 +198,7 @@ class Tabulated(Landscape):
         cls,
         source: xr.DataTree | Path | str,
         path_kind: str = "neb",
-        bulk_modes: int = 16,
+        bulk_modes: int | None = None,
         floor: float | None = None,
         run: int = 0,
     ) -> Tabulated:
@@ -204,6 +208,12 @@ class Tabulated(Landscape):
         what is left of hessian_trace_transverse and noise_trace_transverse equally; the noise along the path is
         noise_trace - noise_trace_transverse. Absent noise variables make a twin without gradient noise. floor: None
         for a thousandth of the largest stiffness. run: which one, where the profile holds several.
+
+        bulk_modes: None for the fewest with which no bulk mode is anywhere stiffer than the softest top mode, as befits
+        eigenvalues below the top ones: ceil(max over s of rest of the trace / smallest positive top eigenvalue). Where
+        a top eigenvalue is nearly zero that number diverges, so there are at most `MOST_BULK_MODES`, each then stiffer
+        than that top mode. The trace is kept in any case; but on fewer, stiffer modes the force at a finite learning
+        rate is too large, since a mode's variance grows like 1 / (1 - learning rate * stiffness / 2).
 
         Raises UserError naming what the dataset lacks.
         """
@@ -235,8 +245,11 @@ class Tabulated(Landscape):
         noise = np.maximum(along("noise_eigenvalue")[:, : top.shape[1]], 0.0) if has_noise else np.zeros_like(top)
         transverse = along("noise_trace_transverse") if has_noise else zero
         tangential = along("noise_trace") - transverse if has_noise and "noise_trace" in profile else zero
+        rest = along("hessian_trace_transverse") - top.sum(axis=1)
+        if bulk_modes is None:
+            bulk_modes = _fewest_bulk_modes(rest, top)
         share = max(bulk_modes, 1)
-        bulk = (along("hessian_trace_transverse") - top.sum(axis=1)) / share
+        bulk = rest / share
         bulk_noise = np.maximum(transverse - noise.sum(axis=1), 0.0) / share
         # The profile has an s grid of its own; s is normalised arc length, so only the path's length is needed.
         s = np.asarray(profile["s"].values, dtype=np.float64)
@@ -323,6 +336,12 @@ def _slopes(knots: Floats, tables: Floats, lowest: Floats) -> Floats:
     slopes[:-1] = np.maximum(slopes[:-1], -room[:-1] / steps)
     slopes[1:] = np.minimum(slopes[1:], room[1:] / steps)
     return slopes
+
+
+def _fewest_bulk_modes(rest: Floats, top: Floats) -> int:
+    """Fewest bulk modes with rest / modes <= the smallest positive of `top` (n, k) at each knot; 0 if no rest is left."""
+    softest = np.where(top > 0, top, np.inf).min(axis=1, initial=np.inf)
+    return min(math.ceil(max(float((rest / softest).max()), 0.0)), MOST_BULK_MODES)
 
 
 def _numbers(values: Floats) -> tuple[float, ...]:

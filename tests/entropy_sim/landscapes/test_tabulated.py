@@ -9,6 +9,7 @@ from entropy_sim import schema
 from entropy_sim._kernels import evaluate
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import Tabulated
+from entropy_sim.landscapes.tabulated import MOST_BULK_MODES
 
 LINEAR = Tabulated(
     knots=(0.0, 1.0, 2.0),
@@ -150,6 +151,46 @@ def test_the_twin_of_a_profile_has_its_trace_noise_and_loss():
     np.testing.assert_allclose(variance[:, 1:].sum(axis=1), noise.sum(-1) + 3.0, rtol=1e-10)
     np.testing.assert_allclose(variance[:, 0], 0.5, rtol=1e-10)
     np.testing.assert_allclose(twin.path_energy(s), 0.01 + 0.002 * np.cos(6 * s), atol=1e-12)
+
+
+def positive_profile(softest):
+    """A network's profile whose third eigenvalue is `softest` (n,), and the rest of its trace."""
+    tree, s, top, trace, _ = network_dataset()
+    top = np.column_stack([top[:, :2], softest])
+    profile = tree["profile"].to_dataset()
+    profile["hessian_eigenvalue"].loc[{"path_kind": "neb"}] = top
+    tree["profile"] = xr.DataTree(profile)
+    return tree, s, top, trace, trace - top.sum(axis=1)
+
+
+def test_the_bulk_is_nowhere_stiffer_than_the_softest_top_mode():
+    tree, s, top, trace, rest = positive_profile(np.linspace(0.8, 1.4, 7))
+    twin = Tabulated.from_profile(tree)
+    k = twin.curvature(s)
+    np.testing.assert_allclose(k.sum(axis=1), trace, rtol=1e-10)
+    np.testing.assert_allclose(k[:, :3], top, rtol=1e-10)
+    assert (k[:, 3] <= top[:, 2] * (1 + 1e-12)).all()
+    fewer = Tabulated.from_profile(tree, bulk_modes=twin.bulk_modes - 1)
+    assert (fewer.curvature(s)[:, 3] > top[:, 2]).any()  # the smallest such number
+    assert twin.bulk_modes == np.ceil((rest / top[:, 2]).max())
+
+
+def test_a_negative_eigenvalue_does_not_bound_the_bulk_and_a_tiny_one_meets_the_cap():
+    tree, s, top, _, rest = positive_profile(np.linspace(-1.0, -0.5, 7))
+    twin = Tabulated.from_profile(tree)
+    assert twin.bulk_modes == np.ceil((rest / top[:, 1]).max())
+    tree, s, top, trace, rest = positive_profile(np.full(7, 0.04))
+    capped = Tabulated.from_profile(tree, floor=1e-4)
+    assert capped.bulk_modes == MOST_BULK_MODES < (rest / 0.04).max()
+    np.testing.assert_allclose(capped.curvature(s).sum(axis=1), trace, rtol=1e-10)
+
+
+def test_a_trace_that_the_top_modes_exhaust_leaves_no_bulk():
+    tree, _, top, _, _ = positive_profile(np.ones(7))
+    profile = tree["profile"].to_dataset()
+    profile["hessian_trace_transverse"].loc[{"path_kind": "neb"}] = top.sum(axis=1) - 0.1
+    tree["profile"] = xr.DataTree(profile)
+    assert Tabulated.from_profile(tree).bulk_modes == 0
 
 
 def test_a_profile_of_several_runs_and_one_without_noise():
