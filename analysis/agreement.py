@@ -7,8 +7,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import xarray as xr
+from scipy import special
 
 from analysis.uncertainty import (
+    SIGMAS,
     Agreement,
     Estimate,
     Ratio,
@@ -143,11 +145,12 @@ def formula_row(
 
     exact: judge by chi2 of measured − predicted (the simulator, where the formula should hold point by point);
     otherwise by the ratio (the network, where the size of a force is in question, and the points' scatter widens the
-    interval). amplitude: whether a ratio means anything (not for a density or a potential up to a constant).
+    interval), and by chi2 too where it rejects the formula at its own size. amplitude: whether a ratio means anything
+    (not for a density or a potential up to a constant).
     """
     fit = ratio(measured, predicted) if amplitude else Ratio(np.nan, np.nan, np.nan, np.nan, 0)
     test = agreement(measured, predicted, constraints=constraints)
-    verdict = chi2_verdict(test) if exact else ratio_verdict(fit)
+    verdict = chi2_verdict(test) if exact else ratio_verdict(fit, test)
     if (
         exact
         and amplitude
@@ -164,6 +167,8 @@ def formula_row(
     if verdict == "not determined":
         reason = _why_not(fit, measured, predicted) if amplitude else "no point has a value and an error"
     elif not exact:
+        if verdict == "disagrees" and ratio_verdict(fit) != "disagrees":
+            reason += f"; {_rejected(fit, test)}"
         reason += f", {points} point" + ("s" if points != 1 else "")
     row = Row(
         run=run,
@@ -184,6 +189,15 @@ def formula_row(
         p=test.p,
     )
     return row, fit, test
+
+
+def _rejected(fit: Ratio, test: Agreement) -> str:
+    """Why a formula disagrees whose ratio alone would not: its chi2, at the best factor too."""
+    at_one = f"χ² {test.chi2:.1f}/{test.degrees_of_freedom}"
+    best = special.chdtrc(fit.degrees_of_freedom, fit.chi2) if fit.degrees_of_freedom > 0 else np.nan
+    if best < 2 * special.ndtr(-SIGMAS):
+        return f"no single factor fits ({at_one} at its own size, {fit.chi2:.1f}/{fit.degrees_of_freedom} at the best)"
+    return f"rejected at its own size ({at_one})"
 
 
 def _why_not(fit: Ratio, measured: Estimate, predicted: Estimate) -> str:

@@ -22,17 +22,37 @@ def _simulated(label: str) -> str:
     return f"simulated: {label}"
 
 
-def simulated_form(label: str, simulation: xr.Dataset, s: np.ndarray) -> xr.Dataset:
-    """The mean force of a twin's own simulation, interpolated to s (cubic spline), in the layout of a prediction."""
+def simulated_form(
+    label: str, simulation: xr.Dataset, s: np.ndarray, profile_error: Estimate | None = None
+) -> xr.Dataset:
+    """The mean force of a twin's own simulation, interpolated to s (cubic spline), in the layout of a prediction.
+
+    The twin is built from the measured profile, so its force is as uncertain as the profile, whatever its Monte-Carlo
+    error. profile_error: the finite-learning-rate form at s from the same profile; its covariance is added to that of
+    the simulation, scaled up by |simulated/predicted| where this exceeds 1 and the prediction its own error.
+    """
+    name = _simulated(label)
+    text = "simulation of the twin; error: Monte-Carlo only"
     summary = summaries.mean_force(simulation)
     good = np.isfinite(summary["net"].values) & np.isfinite(summary["net_stderr"].values)
     at = summary["s"].values[good]
     if at.size < 2:
         nothing = Estimate(np.full(len(s), np.nan), np.full((len(s), len(s)), np.nan))
-        return predict.as_dataset({_simulated(label): nothing}, {_simulated(label): "simulation of the twin"}, s)
+        return predict.as_dataset({name: nothing}, {name: text}, s)
     onto = predict.spline_matrix(at, s)
     found = Estimate.independent(summary["net"].values[good], summary["net_stderr"].values[good]).transform(onto)
-    return predict.as_dataset({_simulated(label): found}, {_simulated(label): "simulation of the twin"}, s)
+    if profile_error is not None:
+        size, error = np.abs(profile_error.value), profile_error.stderr
+        scale = np.ones_like(size)
+        known = size > error
+        scale[known] = np.maximum(1.0, np.abs(found.value[known]) / size[known])
+        covariance = found.covariance + scale[:, None] * profile_error.covariance * scale
+        found = Estimate(found.value, covariance)
+        text = (
+            "simulation of the twin; error: Monte-Carlo and, in quadrature, the relative error that the profile gives "
+            "the finite-learning-rate form at the same s (at least its absolute error)"
+        )
+    return predict.as_dataset({name: found}, {name: text}, s)
 
 
 def mean_force(

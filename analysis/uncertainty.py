@@ -200,10 +200,13 @@ def _far_z(chi2: float, freedom: int) -> float:
 CLOSE = 2.0
 
 
-def ratio_verdict(found: Ratio) -> Verdict:
-    """What a ratio says. It disagrees if 1 lies beyond 3 standard errors. It agrees if 1 does not, 0 does (the data can
-    tell the prediction from no force at all), and one standard error stays within a factor of two of 1: 9 ± 3 is no
-    agreement. Otherwise nothing is determined."""
+def ratio_verdict(found: Ratio, test: Agreement | None = None) -> Verdict:
+    """What a ratio says. It disagrees if 1 lies beyond 3 standard errors, or if the prediction at its own size is
+    rejected point by point (`test`, see `chi2_verdict`). It agrees if neither is so, 0 lies beyond 3 standard errors
+    (the data can tell the prediction from no force at all), and one standard error stays within a factor of two of 1:
+    9 ± 3 is no agreement. Otherwise nothing is determined."""
+    if test is not None and chi2_verdict(test) == "disagrees":
+        return "disagrees"
     if not np.isfinite(found.value) or not np.isfinite(found.stderr) or found.stderr <= 0:
         return "not determined"
     below, above = SIGMAS * (found.value - found.low), SIGMAS * (found.high - found.value)

@@ -196,6 +196,24 @@ def test_a_twin_is_compared_with_its_network_and_a_stranger_is_not(network, chan
     assert set(tree["mean_force"].children) == {"twin", "stranger", "network"}
 
 
+def test_a_twin_s_force_is_no_better_known_than_its_profile(network, channel):
+    """Its error holds the finite-learning-rate form's, scaled with the force; without it, the ratio's interval would be
+    that of the Monte-Carlo error alone."""
+    real = network(**PRECISE | {"profile_noise": 0.1})
+    twin = channel(length=real.length).tree()
+    force = real.mean_force().drop_vars(["mean_force_control"])
+    force["mean_force"] = 3 * (force["mean_force"] - real.control_force)
+    twin["mean_force"] = force
+    node = compare([("twin", twin)], real.tree())["mean_force/network"].to_dataset()
+    simulated, finite = node.sel(form="simulated: twin"), node.sel(form=FINITE_RATE)
+    assert (simulated["predicted_stderr"] >= finite["predicted_stderr"]).all()
+    large = abs(finite["predicted"]) > 3 * finite["predicted_stderr"]
+    assert large.sum() >= 4
+    relative = [abs(f["predicted_stderr"] / f["predicted"]).where(large) for f in (simulated, finite)]
+    assert float((relative[0] / relative[1]).min()) > 0.999
+    assert "relative error that the profile gives" in str(simulated["formula"].item())
+
+
 # --- files and the command --------------------------------------------------------------------------------------------
 
 

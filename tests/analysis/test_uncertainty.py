@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analysis.agreement import formula_row
 from analysis.uncertainty import (
     Estimate,
     agreement,
@@ -110,6 +111,23 @@ def test_nothing_usable_gives_not_determined():
 def test_verdicts(measured, error, verdict):
     found = ratio(Estimate.independent([measured], [error]), Estimate.independent([1.0], [0.0]))
     assert ratio_verdict(found) == verdict
+
+
+def test_a_rejected_prediction_disagrees_even_where_no_factor_is_determined():
+    """Points that swap their sign against the prediction: the ratio is open, chi2 at the prediction's own size is not;
+    with errors ten times larger neither is."""
+    p = np.array([1.0, -1.0, 1.0, -1.0])
+    m = np.array([1.2, 1.0, 0.9, -1.1])
+    predicted = Estimate.independent(p, 0.01 * np.ones(4))
+    for error, verdict in ((0.1, "disagrees"), (1.5, "not determined")):
+        measured = Estimate.independent(m, error * np.ones(4))
+        fit, test = ratio(measured, predicted), agreement(measured, predicted)
+        assert ratio_verdict(fit) == "not determined"
+        assert ratio_verdict(fit, test) == verdict
+    row, *_ = formula_row("network", "mean_force", "x", Estimate.independent(m, 0.1 * np.ones(4)), predicted)
+    assert row.verdict == "disagrees"
+    assert "no single factor fits (χ² " in row.statement
+    assert "too large" not in row.statement
 
 
 def test_points_that_scatter_more_than_their_errors_widen_the_interval():
