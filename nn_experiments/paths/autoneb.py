@@ -84,8 +84,9 @@ class AutoNEBResult:
 class AutoNEB:
     """Configuration of a minimum-energy path.
 
-    The loss scale of `insertion_threshold` and `tolerance` is that of the straight line, its highest sampled loss minus
-    its lowest. Raises UserError for options out of range.
+    The loss scale of `insertion_threshold` is that of the straight line, its highest sampled loss minus its lowest;
+    the barrier of `tolerance` is that of the path found, which may be a hundred times lower. Raises UserError for
+    options out of range.
     """
 
     pivots: int = 7
@@ -106,9 +107,9 @@ class AutoNEB:
     """Excess of the loss between two pivots over their interpolation, in loss scales, that calls for one more."""
     insertions: int = 2
     """Most pivots added after a cycle, where the excess is largest."""
-    tolerance: float = 0.02
-    """Converged: the last cycle changed the highest loss by at most this, in units of the loss scale, and nowhere is
-    the insertion threshold exceeded."""
+    tolerance: float = 0.1
+    """Converged: the last cycle changed the path's highest loss by at most this fraction of its barrier, the highest
+    loss minus that of the higher end, and nowhere is the insertion threshold exceeded."""
     batch_size: int = 128
     """Samples of the minibatch that all pivots share in a step; drawn by the maker of value_and_gradient."""
     seed: int = 0
@@ -262,7 +263,8 @@ class AutoNEB:
         tangents[1:-1] = self._tangents(state.points, losses)
         perpendicular = gradients - (gradients * tangents).sum(-1)[:, None] * tangents
         highest = state.history.highest_loss
-        settled = abs(highest[-1] - highest[-2]) <= self.tolerance * state.loss_scale
+        barrier = highest[-1] - max(losses[0], losses[-1])
+        settled = abs(highest[-1] - highest[-2]) <= self.tolerance * barrier
         resolved = float(self._excess(sampled).max()) <= self.insertion_threshold * state.loss_scale
         return AutoNEBResult(
             points=state.points,

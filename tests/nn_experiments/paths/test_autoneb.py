@@ -130,6 +130,46 @@ def test_unprojected_gradient_slides_down(monkeypatch):
     assert bad.history.highest_pivot_loss[-1] < SADDLES[0] - 10
 
 
+def test_converged_is_relative_to_the_barrier_of_the_path_found():
+    """The last cycle changes the highest loss by a known fraction of its excess over the higher end, B of two unlike
+    ones; in units of the straight line's loss, or of the excess over the lower end, the same change is smaller."""
+    config = AutoNEB(pivots=25, cycles=((1e-4, 15), (1e-4, 10)), momentum=0.5, insertions=0, insertion_threshold=10.0)
+    result = config.run(muller_brown, DEEPEST)
+    before, after = result.history.highest_loss[-2:]
+    change, barrier = abs(after - before), after - muller_brown(DEEPEST)[0].max()
+    scale = muller_brown(path_geometry.interpolate(DEEPEST, np.linspace(0, 1, 201)))[0]
+    assert change / (after - muller_brown(DEEPEST)[0].min()) < 0.8 * change / barrier
+    assert change / np.ptp(scale) < 0.8 * change / barrier
+
+    def converged(tolerance):
+        return dataclasses.replace(config, tolerance=tolerance).run(muller_brown, DEEPEST).converged
+
+    assert converged(1.001 * change / barrier)
+    assert not converged(0.999 * change / barrier)
+
+
+def test_a_low_path_that_still_sinks_is_not_converged():
+    """A straight line a thousand times higher than the path must not make every path converged."""
+
+    def ring(points):
+        """A circular valley of radius 1 with a barrier of 0.02 at y = 1; straight across, the loss is 100."""
+        x, y = points.T
+        excess = x**2 + y**2 - 1
+        values = 100 * excess**2 + 0.01 * (1 - np.cos(2 * np.arctan2(y, x)))
+        turn = 0.02 * np.sin(2 * np.arctan2(y, x)) / np.maximum(x**2 + y**2, 1e-12)
+        return values, np.stack([400 * excess * x - turn * y, 400 * excess * y + turn * x], axis=1)
+
+    def bent(*steps):
+        config = AutoNEB(pivots=25, cycles=tuple((5e-4, n) for n in steps), momentum=0.5, insertions=0)
+        return config.run(ring, np.array([[np.cos(0.1), np.sin(0.1)], [-np.cos(0.1), np.sin(0.1)]]))
+
+    sinking = bent(15, 3)
+    before, after = sinking.history.highest_loss[-2:]
+    assert 0.2 < (before - after) / after and before < 1e-3 * sinking.history.highest_loss[0]
+    assert not sinking.converged
+    assert bent(60, 60).converged
+
+
 def test_torch_gives_the_same_path():
     torch = pytest.importorskip("torch")
 
