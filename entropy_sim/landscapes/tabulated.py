@@ -339,7 +339,7 @@ def _slopes(knots: Floats, tables: Floats, lowest: Floats) -> Floats:
 
 
 def _fewest_bulk_modes(rest: Floats, top: Floats) -> int:
-    """Fewest bulk modes with rest / modes <= the smallest positive of `top` (n, k) at each knot; 0 if no rest is left."""
+    """Fewest bulk modes with rest / modes <= the smallest positive of `top` (n, k) at each knot; 0 without a rest."""
     softest = np.where(top > 0, top, np.inf).min(axis=1, initial=np.inf)
     return min(math.ceil(max(float((rest / softest).max()), 0.0)), MOST_BULK_MODES)
 
