@@ -173,7 +173,7 @@ def _simulation(label: str, tree: xr.DataTree, groups: dict[str, xr.Dataset], ro
         rows += new
         groups[f"mean_force/{label}"] = result
         if length is not None:
-            potential, new = comparisons.effective_potential(label, result, length, quantity="force")
+            potential, new = comparisons.effective_potential(label, result, length, quantity="force", profile=profile)
             rows += new
             if potential is not None:
                 groups[f"effective_potential/{label}"] = potential

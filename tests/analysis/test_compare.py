@@ -132,12 +132,36 @@ def test_the_potential_s_barrier_is_the_integral(network):
     s = node["s"].values
     rate = known.learning_rate * known.noise_ratio / 4 * known.trace
     exact = rate * (known.g(s) - known.g(s[0]))
-    # The trapezoidal rule on 9 points is 3 % off on this sin²; both sides share it.
-    np.testing.assert_allclose(node["potential"], exact, atol=0.04 * exact.max())
+    np.testing.assert_allclose(node["potential"], exact, atol=0.02 * exact.max())
     predicted = node.sel(form=PROPORTIONAL)
     error = np.hypot(node["potential_stderr"], predicted["predicted_stderr"])
     assert float(abs((node["potential"] - predicted["predicted"]) / error.where(error > 0)).max()) < 4
     assert float(node["barrier_position"]) == 0.5
+
+
+def test_the_barrier_s_error_holds_that_of_the_quadrature_and_the_exact_one_stands_beside_it(channel):
+    """Nine points with a statistical error of nearly nothing: the error is the quadrature's and covers the exact
+    barrier, from which the trapezoidal rule alone is off by more than 5 statistical errors."""
+    known = channel(error=1e-7, scale=0.3)
+    tree = known.tree()
+    fine = np.linspace(0, 1, 2001)
+    potential = -np.concatenate([[0], np.cumsum(0.5 * (known.force(fine)[1:] + known.force(fine)[:-1]))])
+    potential = np.interp(np.linspace(0, 1, known.points), fine, potential * known.length / 2000)
+    profile = tree["profile"].to_dataset()
+    profile["effective_potential"] = (("path_kind", "s"), potential[None])
+    tree["profile"] = profile
+    result = compare([("sim", tree)])
+    row = rows(result, "sim")["entropic barrier"]
+    exact = np.interp(0.5, fine[::10], potential) - np.interp(0.1, fine[::10], potential)
+    assert row.expected == pytest.approx(exact, rel=1e-4)
+    assert abs(row.measured - exact) < 2 * row.measured_stderr
+    assert "; exact " in row.statement
+    assert "finite learning rate, at these points by the same rule" in row.statement
+    s = tree["mean_force"]["s"].values
+    trapezoid = np.trapezoid(-known.force(s[:5]), s[:5] * known.length)
+    assert abs(trapezoid - exact) > 5 * 1e-7
+    assert row.measured_stderr > 0.5 * abs(trapezoid - exact)
+    assert abs(row.measured - exact) < abs(trapezoid - exact)
 
 
 # --- simulations ----------------------------------------------------------------------------------------------------
