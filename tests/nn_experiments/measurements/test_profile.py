@@ -90,6 +90,7 @@ def test_every_variable_is_there_finite_and_valid(profile: xr.Dataset) -> None:
     np.testing.assert_allclose(profile["s"], [0, 0.5, 1])
     names = "loss train_error test_loss test_error weight_decay_penalty hessian_trace hessian_trace_transverse "
     names += "hessian_trace_slope hessian_trace_normalized hessian_max_eigenvalue hessian_min_eigenvalue "
+    names += "hessian_max_eigenvalue_stderr hessian_min_eigenvalue_stderr hessian_eigenvalue_stderr "
     names += "hessian_eigenvalue noise_trace noise_trace_transverse noise_eigenvalue parameter_norm gradient_norm"
     assert set(names.split()) <= set(profile.data_vars)
     for name, variable in profile.data_vars.items():
@@ -151,6 +152,19 @@ def test_values_are_those_of_the_point(profile: xr.Dataset, paths: dict[str, Ten
     estimates["noise_trace_transverse"] = covariance.trace() - tangent @ covariance @ tangent
     for name, value in estimates.items():
         assert abs(float(found[name]) - float(value)) < 4.5 * float(found[f"{name}_stderr"]), name
+
+
+def test_standard_errors_of_eigenvalues_bound_the_distance_to_one(paths: dict[str, Tensor]) -> None:
+    """Stopped early, no eigenvalue is exact: each is within its residual of one of the exact Hessian's."""
+    found = replace(SMALL, lanczos_steps=5).run(SmallExperiment(), {"neb": paths["neb"]}).isel(path_kind=0, s=0)
+    exact = torch.linalg.eigvalsh(hessian(SmallExperiment().objective(dtype=torch.float64), paths["neb"][0].double()))
+    for name in ("hessian_eigenvalue", "hessian_max_eigenvalue", "hessian_min_eigenvalue"):
+        assert "bound" in found[f"{name}_stderr"].attrs["estimated_as"]
+        values, errors = np.atleast_1d(found[name]), np.atleast_1d(found[f"{name}_stderr"])
+        distances = np.abs(values[:, None] - exact.numpy()).min(axis=1)
+        assert (distances <= errors * (1 + 1e-6)).all()
+    assert float(found["hessian_eigenvalue_stderr"][1]) > 1e-4 * float(found["hessian_eigenvalue"][1])
+    assert found["hessian_max_eigenvalue_stderr"] == found["hessian_eigenvalue_stderr"][0]
 
 
 def test_slope_step_is_a_fraction_of_the_length(paths: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
