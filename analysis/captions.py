@@ -48,7 +48,7 @@ def _force_headline(force: Sequence[Row], relaxed: Sequence[Row]) -> str:
     else:
         text = "The force along the path of this network is not determined"
     if relaxed and relaxed[0].verdict == "met":
-        return f"{text}, and SGD released on the path goes there."
+        return f"{text}, and SGD released on the path moves towards them."
     if relaxed and relaxed[0].verdict == "not met":
         return f"{text}; SGD released on the path does not return from every start."
     return f"{text}."
@@ -218,6 +218,32 @@ def comparison_caption(rows: Sequence[Row], run: str, measurement: str = "mean_f
     return "Against theory: " + "; ".join(f"{r.quantity} — {r.statement}" for r in found) + "."
 
 
+def ratio_caption(force: xr.Dataset) -> str:
+    """What the ratio's figure shows, and which points it cannot: those without a bounded interval."""
+    text = "Measured over predicted force at each position, with 68 % intervals; 1 is agreement."
+    bounded = np.isfinite(force["ratio"]) & np.isfinite(force["ratio_low"]) & np.isfinite(force["ratio_high"])
+    missing = []
+    for form in map(str, force["form"].values):
+        at = force["s"].values[~bounded.sel(form=form).values]
+        missing += [f"{form} at s = {', '.join(f'{s:.2g}' for s in at)}"] if at.size else []
+    return (
+        f"{text} Not shown, as the interval is unbounded or there is no value: {'; '.join(missing)}."
+        if missing
+        else text
+    )
+
+
+def stationary_caption(rows: Sequence[Row], run: str, variable: str) -> str:
+    """The verdicts on the density or the free energy alone."""
+    name = variable.replace("_", " ")
+    what = {"density": "Stationary density of s", "free_energy": "Free energy, minus the logarithm of the density of s"}
+    found = [r for r in _find(rows, run, "stationary", "formula") if r.quantity.startswith(name)]
+    against = "; ".join(f"{r.quantity.removeprefix(name + ', ')} — {r.statement}" for r in found)
+    return (
+        f"{what[variable]}. Against theory: {against}." if found else f"{what[variable]}. No prediction could be made."
+    )
+
+
 def potential_caption(rows: Sequence[Row], run: str) -> str:
     """The barrier's height."""
     found = _find(rows, run, "effective_potential", "result")
@@ -231,7 +257,9 @@ def relaxation_caption(rows: Sequence[Row], run: str) -> str:
     if not found:
         return f"Position along the path of replicas released on it. {comparison_caption(rows, run, 'relaxation')}"
     text = f"Replicas released on the path, displacement towards their own end: {words(found[0])}."
-    return f"{text} Without noise: {words(found[1])}." if len(found) > 1 else text
+    text += f" Without noise: {words(found[1])}." if len(found) > 1 else ""
+    vertex = [r for r in _find(rows, run, "relaxation", "result") if r.quantity.startswith("starts on a vertex")]
+    return f"{text} From {vertex[0].statement}." if vertex else text
 
 
 def relaxation_table(relaxed: xr.Dataset) -> str:

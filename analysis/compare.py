@@ -34,7 +34,7 @@ from analysis import agreement, comparisons, criteria, predict, predict_simulati
 from analysis.agreement import Row
 from analysis.uncertainty import SIGMAS
 from entropy_sim.errors import UserError, require
-from entropy_sim.run_files import output_state, provenance, read_tree, write_tree
+from entropy_sim.run_files import config_hash, output_state, provenance, read_tree, write_tree
 
 SAME_LENGTH = 0.01  # two paths are the same if their lengths agree to this fraction
 Run = tuple[str, xr.DataTree]
@@ -45,7 +45,8 @@ class Compare:
     """Compare simulations with a network's run: comparison.nc, figures and report.html.
 
     Which side a file is on stands in the file. Any measurement may be missing; what lacks data is reported as not
-    determined. A simulation on a path of the network's length is taken as its twin, and compared point by point.
+    determined. A simulation on a path of the network's length is taken as its twin (if it says whose it is: of
+    this network only), and compared point by point.
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("simulation.nc"), Path("network.nc"))
@@ -201,7 +202,7 @@ def _network(network: xr.DataTree, simulations: Sequence[Run], groups: dict[str,
         summaries.measurement(network, name) for name in ("profile", "mean_force", "relaxation", "path")
     )
     length = summaries.arc_length(network)
-    twins = {n: t for n, t in simulations if _same_length(summaries.arc_length(t), length)}
+    twins = {n: t for n, t in simulations if _is_twin(t, network, length)}
     if profile is not None:
         groups[f"profile/{label}"] = profile
         rows += [criteria.path_is_flat(label, profile, path), criteria.curvature_rises(label, profile)]
@@ -269,6 +270,16 @@ def _noise_factor(network: xr.DataTree, profile: xr.Dataset, force: xr.Dataset) 
     ours = summaries.setting("batch_size", force, network.attrs)
     measured = summaries.setting("batch_size", profile, network.attrs)
     return measured / ours if ours and measured else 1.0
+
+
+def _is_twin(tree: xr.DataTree, network: xr.DataTree, length: float | None) -> bool:
+    """On a path of the network's length, and, where it says whose twin it is, made from this network's profile."""
+    if not _same_length(summaries.arc_length(tree), length):
+        return False
+    config = network["profile"].attrs.get("config") if "profile" in network.children else None
+    if "twin_of" not in tree.attrs or config is None:
+        return True
+    return str(tree.attrs["twin_of"]) == config_hash(config)
 
 
 def _same_length(a: float | None, b: float | None) -> bool:

@@ -244,6 +244,7 @@ def relaxation(
     displacement from common starts at the latest common time, as a ratio. predicted: the mean position s(t), dims
     (form, start, time), against which the mean positions at the last time are held."""
     result = summaries.relaxation(dataset)
+    result = result.merge(_ends(dataset), combine_attrs="override")
     rows = []
     if predicted is not None:
         last = result.sel(control=0).isel(time=-1)
@@ -270,20 +271,48 @@ def relaxation(
             text = "not determined: the runs have no off-centre start in common"
             rows.append(Row(label, "relaxation", _simulated(name), "formula", "not determined", text))
             continue
-        here = _displacements(result, [i for i, _ in pairs], time)
-        there = _displacements(other, [j for _, j in pairs], time)
+        controlled = [(i, j) for i, j in pairs if _has_control(result, i) and _has_control(other, j)]
+        chosen = controlled or pairs
+        here = _displacements(result, [i for i, _ in chosen], time, controlled=bool(controlled))
+        there = _displacements(other, [j for _, j in chosen], time, controlled=bool(controlled))
         row, _, _ = formula_row(label, "relaxation", _simulated(name), here, there)
-        rows.append(row)
+        note = "controls subtracted on both sides" if controlled else "controls not subtracted"
+        rows.append(replace(row, statement=f"{row.statement}; {note}"))
     return result, rows
 
 
-def _displacements(relaxed: xr.Dataset, starts: list[int], time: float) -> Estimate:
-    """Mean displacement towards the own end at `time`, from the chosen starts, noise on."""
+def _ends(dataset: xr.Dataset) -> xr.Dataset:
+    """What the mean positions do not tell, noise on: `end_distance` (start), mean distance from the path at the last
+    time, and `still` (start), 1 where s of every replica stays the same to 1e-6."""
+    noisy = dataset.sel(control=0) if "control" in dataset.dims else dataset
+    kept = noisy["diverged"] == 0
+    position = noisy["position"].where(kept)
+    moved = abs(position - position.isel(time=0)).max("time").max("replica")
+    result = xr.Dataset({"still": (moved < 1e-6).astype("int8")})
+    result["still"].attrs = {"units": "1", "long_name": "s of every replica stays the same"}
+    if "distance" in noisy:
+        result["end_distance"] = noisy["distance"].isel(time=-1).where(kept).mean("replica")
+        result["end_distance"].attrs = {"units": "parameter", "long_name": "mean distance from the path at the end"}
+    return result.drop_vars("control", errors="ignore")
+
+
+def _has_control(relaxed: xr.Dataset, start: int) -> bool:
+    if 1 not in relaxed["control"].values:
+        return False
+    return bool(np.isfinite(relaxed["position"].sel(control=1).isel(start=start).values).all())
+
+
+def _displacements(relaxed: xr.Dataset, starts: list[int], time: float, *, controlled: bool) -> Estimate:
+    """Mean displacement towards the own end at `time`, from the chosen starts, noise on; less that of the control."""
     noisy = relaxed.sel(control=0).isel(start=starts)
     sign = np.where(noisy["start"].values < 0.5, -1.0, 1.0)
     at = noisy.interp(time=time)
-    moved = sign * (at["position"].values - noisy["start"].values)
-    return Estimate.independent(moved, at["position_stderr"].values)
+    moved, stderr = sign * (at["position"].values - noisy["start"].values), at["position_stderr"].values
+    if controlled:
+        still = relaxed.sel(control=1).isel(start=starts).interp(time=time)
+        moved = moved - sign * (still["position"].values - noisy["start"].values)
+        stderr = np.hypot(stderr, np.nan_to_num(still["position_stderr"].values))
+    return Estimate.independent(moved, stderr)
 
 
 def stationary(label: str, dataset: xr.Dataset, predicted: xr.Dataset) -> tuple[xr.Dataset, list[Row]]:

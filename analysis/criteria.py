@@ -146,10 +146,18 @@ def replicas_return(run: str, relaxed: xr.Dataset) -> list[Row]:
     towards = int((moved[off] > 0).sum())
     words = f"mean Δs = {plus_minus(mean, stderr)} (z = {z:.1f}); towards the end from {towards} of {off.sum()} starts"
     words += f", {own} of {total} replicas on their own side at the end"
+    if "end_distance" in relaxed:
+        distance = float(np.nanmean(relaxed["end_distance"].values[off]))
+        words += f"; at the end {number(distance)} parameter units off the path on average"
     met = z > SIGMAS and towards == off.sum()
     numbers = {"measured": mean, "measured_stderr": stderr, "z": z}
     rows = [criterion_row(run, "relaxation", quantity, met=bool(met), statement=words, **numbers)]
     rows.append(_control_stays(run, relaxed))
+    if "still" in relaxed and relaxed["still"].values.any():
+        at = ", ".join(f"{s:.3g}" for s in relaxed["start"].values[relaxed["still"].values == 1])
+        text = f"s = {at}: s of every replica stays exactly the same; the nearest point of the path is a vertex of its "
+        text += "polyline, which holds a range of positions, so this is not a position held by a force"
+        rows.append(Row(run, "relaxation", "starts on a vertex of the path", "result", "", text))
     for i in np.flatnonzero(off):
         error = float(spread / np.sqrt(replicas[i]))
         start = float(noisy["start"].values[i])

@@ -91,7 +91,7 @@ def _figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> Iterator
             caption = captions.comparison_caption(rows, label)
             yield "mean_force_comparison", plots.plot_force_comparison(force), caption, "measured and predicted force"
             if label == "network":
-                caption = "Measured over predicted force at each position, with 68 % intervals; 1 is agreement."
+                caption = captions.ratio_caption(force)
                 yield "mean_force_ratio", plots.plot_force_ratio(force), caption, "measured over predicted force"
     potential = group("effective_potential")
     if potential is not None:
@@ -110,9 +110,9 @@ def _figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> Iterator
         )
     density = group("stationary")
     if density is not None:
-        caption = captions.comparison_caption(rows, label, "stationary")
         for variable in ("density", "free_energy"):
             if variable in density:
+                caption = captions.stationary_caption(rows, label, variable)
                 yield f"stationary_{variable}", plots.plot_stationary(density, variable), caption, f"{variable} of s"
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analysis import agreement, cli
+from analysis import agreement, captions, cli
 from analysis.compare import Compare, compare
 from analysis.predict import FINITE_RATE, PROPORTIONAL, THERMAL
 from entropy_sim.errors import UserError
-from entropy_sim.run_files import read_tree, write_tree
+from entropy_sim.run_files import config_hash, read_tree, write_tree
 
 PRECISE = {"profile_noise": 0.02, "force_noise": 3e-6, "learning_rate": 0.002, "rise": 3.0}
 
@@ -236,6 +236,58 @@ def test_a_twin_s_force_is_no_better_known_than_its_profile(network, channel):
     relative = [abs(f["predicted_stderr"] / f["predicted"]).where(large) for f in (simulated, finite)]
     assert float((relative[0] / relative[1]).min()) > 0.999
     assert "relative error that the profile gives" in str(simulated["formula"].item())
+
+
+def test_a_twin_of_another_network_is_none(network, channel):
+    real = network(**PRECISE).tree()
+    real["profile"].attrs["config"] = '{"one": 1}'
+    twin = channel(length=network().length, groups=("profile", "mean_force")).tree()
+    for config, taken in (('{"one": 1}', True), ('{"one": 2}', False)):
+        twin.attrs["twin_of"] = config_hash(config)
+        assert ("simulated: twin" in rows(compare([("twin", twin)], real))) == taken
+
+
+def test_controls_are_subtracted_on_both_sides(network, channel):
+    """A drift that the network's control shares is none of the noise's; the twin has none."""
+    real = network(**PRECISE)
+    twin, tree = channel(length=real.length).tree(), real.tree()
+    twin["relaxation"] = real.relaxation()
+    drift = np.where(real.relaxation()["start"] < 0.5, -0.1, 0.1)[:, None, None]
+    tree["relaxation"]["position"][:] = tree["relaxation"]["position"] + drift * np.linspace(0, 1, 33)
+    row = rows(compare([("twin", twin)], tree), measurement="relaxation")["simulated: twin"]
+    assert row.ratio == pytest.approx(1, abs=0.01)
+    assert row.degrees_of_freedom == 2
+    assert row.statement.endswith("controls subtracted on both sides")
+    twin["relaxation"]["position"][1] = np.nan
+    row = rows(compare([("twin", twin)], tree), measurement="relaxation")["simulated: twin"]
+    assert row.ratio > 1.2
+    assert row.statement.endswith("controls not subtracted")
+
+
+def test_distance_and_vertices_of_a_relaxation_are_told(network):
+    tree = network(**PRECISE).tree()
+    relaxed = tree["relaxation"].to_dataset()
+    relaxed["distance"] = xr.full_like(relaxed["position"], 3.25)
+    relaxed["position"][0, 2] = 0.5
+    tree["relaxation"] = relaxed
+    result = compare([], tree)
+    table = agreement.rows(result["table"].to_dataset())
+    caption = captions.relaxation_caption(table, "network")
+    assert "3.25 parameter units off the path" in caption
+    assert "From s = 0.5: s of every replica stays exactly the same" in caption
+    untouched = agreement.rows(compare([], network(**PRECISE).tree())["table"].to_dataset())
+    assert "vertex" not in captions.relaxation_caption(untouched, "network")
+
+
+def test_captions_tell_the_ratios_not_shown_and_the_two_stationary_figures_apart(network, channel):
+    result = compare([("sim", channel().tree())], network(**PRECISE).tree())
+    force = result["mean_force/network"].to_dataset()
+    force["ratio_low"].loc[{"form": THERMAL, "s": force["s"][2]}] = -np.inf
+    assert f"{THERMAL} at s = {float(force['s'][2]):.2g}" in captions.ratio_caption(force).split("Not shown")[1]
+    table = agreement.rows(result["table"].to_dataset())
+    density, energy = (captions.stationary_caption(table, "sim", n) for n in ("density", "free_energy"))
+    assert density.startswith("Stationary density")
+    assert energy.startswith("Free energy")
 
 
 # --- files and the command --------------------------------------------------------------------------------------------
