@@ -15,7 +15,7 @@ import jinja2
 import xarray as xr
 from matplotlib.axes import Axes
 
-from analysis import agreement, captions, plots, summaries
+from analysis import agreement, captions, explanation, plots, summaries
 from analysis.uncertainty import SIGMAS
 from entropy_sim.run_files import write_whole
 
@@ -138,6 +138,7 @@ def write_report(
         evidence=evidence,
         counts=agreement.count(rows),
         what_was_run=captions.what_was_run(simulations, network),
+        why=explanation.why_sizes_differ(rows, network),
         figures=[_embedded(f) for f in figures],
         rows=rows,
         sigmas=SIGMAS,
