@@ -221,10 +221,11 @@ def comparison_caption(rows: Sequence[Row], run: str, measurement: str = "mean_f
 def ratio_caption(force: xr.Dataset) -> str:
     """What the ratio's figure shows, and which points it cannot: those without a bounded interval."""
     text = "Measured over predicted force at each position, with 68 % intervals; 1 is agreement."
-    bounded = np.isfinite(force["ratio"]) & np.isfinite(force["ratio_low"]) & np.isfinite(force["ratio_high"])
     missing = []
     for form in map(str, force["form"].values):
-        at = force["s"].values[~bounded.sel(form=form).values]
+        one = force.sel(form=form)
+        bounded = np.isfinite([one[name].values for name in ("ratio", "ratio_low", "ratio_high")]).all(0)
+        at = force["s"].values[~bounded]
         missing += [f"{form} at s = {', '.join(f'{s:.2g}' for s in at)}"] if at.size else []
     return (
         f"{text} Not shown, as the interval is unbounded or there is no value: {'; '.join(missing)}."

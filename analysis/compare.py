@@ -255,11 +255,11 @@ def _predictions(
         except UserError as error:
             rows.append(_not_determined("network", "mean_force", str(error)))
     forms = [str(f) for f in found[0]["form"].values] if found else []
-    error = predict.estimate(found[0], predict.FINITE_RATE) if predict.FINITE_RATE in forms else None
+    known = predict.estimate(found[0], predict.FINITE_RATE) if predict.FINITE_RATE in forms else None
     for label, twin in twins.items():
         simulated = summaries.measurement(twin, "mean_force")
         if simulated is not None:
-            found.append(comparisons.simulated_form(label, simulated, s, error))
+            found.append(comparisons.simulated_form(label, simulated, s, known))
     if not found:
         return None
     return xr.concat(found, "form", data_vars="minimal", join="override", combine_attrs="override")

@@ -43,7 +43,7 @@ def _heating(rows: Sequence[Row], network: xr.DataTree) -> str:
     ratio = off_path[0] / on_path
     text = (
         f"{len(wrong)} predictions of the mean force disagree with it in size. They expand the loss to second order "
-        f"about the path. The constrained dynamics left that neighbourhood behind as follows, averaged over the "
+        f"about the path. The constrained dynamics did this, averaged over the "
         f"positions: in the first time window the loss in the planes is {number(off_path[0])}, against "
         f"{number(on_path)} on the path at the same s, a factor of {ratio:.2g}; the distance from the path point is "
         f"{number(distance[0])} in the first window"
@@ -76,7 +76,7 @@ def _path_limits(network: xr.DataTree) -> str:
     text += f" number of steps ({cycles} cycles)." if cycles else " number of steps."
     if path.attrs.get("converged") is not None:
         met = "was" if int(path.attrs["converged"]) else "was not"
-        text += f" Its own stopping criterion {met} met, which bounds the loss between the pivots, not the gradient."
+        text += f" Its own stopping criterion {met} met, which bounds how much its highest loss still changes, not the gradient."
     norm, s = path["perpendicular_gradient_norm"].values, path["s"].values
     inner = np.flatnonzero(np.isfinite(norm) & (s > 1e-9) & (s < 1 - 1e-9))
     if inner.size:
@@ -86,8 +86,8 @@ def _path_limits(network: xr.DataTree) -> str:
         text += f"parameter at the middle and {ends}."
     if force is not None and "mean_force_control" in force:
         control = force["mean_force_control"].mean("control_replica", skipna=True)
-        control = control.transpose("s", "time_window").values
-        if np.isfinite(control).any():
+        control = control.transpose("s", "time_window")
+        if bool(np.isfinite(control).any()):
             text += " Released on it without noise, the network feels a force along the path of at most "
             text += f"{number(float(np.nanmax(np.abs(control[:, 0]))))} in the first time window"
             text += f" and {number(float(np.nanmax(np.abs(control[:, -1]))))} in the last" * (control.shape[1] > 1)

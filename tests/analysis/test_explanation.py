@@ -46,6 +46,6 @@ def test_the_path_s_own_gradient_is_told_and_it_is_not_called_converged_beyond_i
     (text,) = words(tree)
     assert "is 0.0700 loss / parameter at the middle and 0.0100 and 0.0100 at the ends" in text
     assert "at most 3.00×10⁻⁷ in the first time window" in text
-    assert "criterion was met, which bounds the loss between the pivots" in text
+    assert "criterion was met, which bounds how much its highest loss" in text
     tree["path"].attrs["converged"] = 0
     assert "criterion was not met" in words(tree)[0]
