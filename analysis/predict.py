@@ -210,6 +210,7 @@ def _inputs(p: xr.Dataset, noise_factor: float) -> tuple[dict[str, Array], dict[
         if not keep.any():
             for key in ("modes", "mode_noise"):
                 values.pop(key, None)
+                errors.pop(key, None)
     return values, errors
 
 
