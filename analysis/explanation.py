@@ -76,7 +76,8 @@ def _path_limits(network: xr.DataTree) -> str:
     text += f" number of steps ({cycles} cycles)." if cycles else " number of steps."
     if path.attrs.get("converged") is not None:
         met = "was" if int(path.attrs["converged"]) else "was not"
-        text += f" Its own stopping criterion {met} met, which bounds how much its highest loss still changes, not the gradient."
+        text += f" Its own stopping criterion {met} met, which bounds"
+        text += " how much its highest loss still changes, not the gradient."
     norm, s = path["perpendicular_gradient_norm"].values, path["s"].values
     inner = np.flatnonzero(np.isfinite(norm) & (s > 1e-9) & (s < 1 - 1e-9))
     if inner.size:
