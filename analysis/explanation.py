@@ -60,7 +60,7 @@ def _heating(rows: Sequence[Row], network: xr.DataTree) -> str:
     rate = summaries.setting("learning_rate", force, network.attrs)
     at = "SGD" if rate is None else f"SGD at learning rate {rate:g}"
     if ratio >= _HEATED:
-        text += f" So {at} heats the network out of the quadratic neighbourhood of the path, where these formulas hold."
+        text += f" This is what one expects if {at} heats the network out of the quadratic neighbourhood of the path."
         return text
     return f"{text} The loss alone does not show that {at} leaves the quadratic neighbourhood."
 

@@ -28,7 +28,7 @@ def test_a_disagreement_is_explained_with_the_recorded_numbers(network):
     (text,) = words(run(network(**PRECISE, force_factor=3.0)))
     assert "the loss in the planes is 0.0200, against 0.00200 on the path at the same s, a factor of 10" in text
     assert "is 2.00 in the first window and 4.00 in the last" in text
-    assert "So SGD at learning rate 0.002 heats the network out" in text
+    assert "if SGD at learning rate 0.002 heats the network out" in text
     (cold,) = words(run(network(**PRECISE, force_factor=3.0), loss=0.0025))
     assert "heats" not in cold
 
