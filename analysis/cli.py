@@ -43,8 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"entropic: error: {error}".replace("\n", " "), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("entropic: stopped; the same command goes on from the finished stages", file=sys.stderr)
+        print(
+            "entropic: stopped; nothing is half-written; the same command goes on from the finished stages",
+            file=sys.stderr,
+        )
         return 130
+    except MemoryError as error:
+        print(f"entropic: error: expected sizes that fit into memory, found too large ones ({error})", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         return 0
 
@@ -172,7 +178,11 @@ def network(rest: list[str]) -> None:
         frozen=True,
     )
     parsed: Any = options.parse(
-        command, rest, prog=f"entropic network {stage}", default=command(), description=STAGES[stage].capitalize() + "."
+        command,
+        rest,
+        prog=f"entropic network {stage}",
+        default=command(),
+        description=f"{STAGES[stage][0].upper()}{STAGES[stage][1:]}.",
     )
     parsed.run.run(parsed.out, stage=stage, overwrite=parsed.overwrite, processes=parsed.processes)
     print(f"{parsed.out / 'network.nc' if stage != 'train' else parsed.out}: {stage} done")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import re
 import types
@@ -82,11 +83,18 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T, des
     import tyro
 
     options = [a for a in arguments if not _CHOICE.match(a)]
-    given = dict(a.split(":", 1) for a in arguments if _CHOICE.match(a))
+    pairs = [a.split(":", 1) for a in arguments if _CHOICE.match(a)]
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        twice = next(noun for noun in given if [p[0] for p in pairs].count(noun) > 1)
+        found = ", ".join(choice for noun, choice in pairs if noun == twice)
+        raise UserError(f"{twice}: expected one choice, found {found}")
     nouns = choices(kind, default, given)
     if unknown := set(given) - {n.split(":", 1)[0] for n in nouns}:
         known = ", ".join(n.split(":", 1)[0] for n in nouns) or "none here"
         raise UserError(f"{prog}: unknown choice {', '.join(sorted(unknown))} (expected one of: {known})")
+    if {"-h", "--help"} & set(options):
+        print(_preface(kind, default, description))
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -102,6 +110,34 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T, des
         if stop.code in (0, None):
             raise
         raise UserError(f"{prog}: {_one_line(errors.getvalue())}") from None
+
+
+def nouns_of(kind: type, default: Any, prefix: str = "") -> dict[str, list[str]]:
+    """Every noun and its choices, the default's first."""
+    found: dict[str, list[str]] = {}
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        key, present = prefix + kebab(field.name), getattr(default, field.name, None)
+        if members := _members(hints[field.name]):
+            names = [kebab(m.__name__) for m in members]
+            chosen = kebab(type(present).__name__)
+            found[key] = sorted(names, key=lambda n: n != chosen)
+            for member in members:
+                inner = present if isinstance(present, member) else _default_of(member)
+                found |= nouns_of(member, inner, f"{key}.")
+        elif dataclasses.is_dataclass(present):
+            found |= nouns_of(type(present), present, "" if _flattened(hints[field.name]) else f"{key}.")
+    return found
+
+
+def _preface(kind: type, default: Any, description: str) -> str:
+    """What is run, and the choices, which may stand anywhere on the line; tyro's help has the options of the chosen."""
+    lines = [inspect.cleandoc(description), ""] if description else []
+    if nouns := nouns_of(kind, default):
+        lines += ["choices, e.g. " + " ".join(f"{n}:{c[-1]}" for n, c in list(nouns.items())[:1]) + " (default first):"]
+        lines += [f"  {noun}: {', '.join(names)}" for noun, names in nouns.items()]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _one_line(box: str) -> str:

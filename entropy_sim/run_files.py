@@ -144,6 +144,8 @@ def config_from_file(kind: Any, path: Path) -> Any:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         text = read_tree(path, check=False).attrs.get("config", "")
+        if not text:
+            raise UserError(f"--config: expected a run with the attribute config, found none in {path}") from None
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -331,13 +333,18 @@ def output_state(path: Path | str, config: Any, *, overwrite: bool = False) -> L
     Raises UserError if it holds anything else and `overwrite` is off; with `overwrite`, anything counts as absent.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"--out: expected a file, found the directory {path}")
     if overwrite or not path.exists():
         return "absent"
     try:
-        found = read_tree(path, check=False).attrs.get("config")
+        tree = read_tree(path, check=False)
+        found = tree.attrs.get("config")
     except UserError:
         found = None
     if found == config_json(config):
+        if faults := schema.faults(tree):
+            raise UserError(f"--out: expected a valid run at {path}, found {'; '.join(faults)} (--overwrite)")
         return "same"
     what = "a run of another configuration" if found else "a file that is not one of our runs"
     raise UserError(f"--out: expected a new file or a run of this configuration, found {what} at {path} (--overwrite)")

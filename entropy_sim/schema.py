@@ -40,12 +40,13 @@ class SchemaError(UserError):
 
 @dataclass(frozen=True)
 class Variable:
-    """What one variable means: the dimensions it must have, its units and its name on an axis."""
+    """What one variable means: the dimensions it must have, its units (or `other_units`) and its name on an axis."""
 
     dims: tuple[str, ...]
     units: str
     long_name: str
     required: bool = False
+    other_units: str | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,9 @@ GROUPS: Mapping[str, Group] = {
         coordinates={
             "start": Variable(("start",), "1", "starting position s", required=True),
             "replica": Variable(("replica",), "1", "replica"),
-            "time": Variable(("time",), "parameter^2 / loss", "time t = step size x steps", required=True),
+            "time": Variable(
+                ("time",), "parameter^2 / loss", "time t (step size x steps, for SGD over 1 - momentum)", required=True
+            ),
             "control": Variable(("control",), "1", "control (0: noise on, 1: noise off)"),
             **_SCAN_COORDINATES,
         },
@@ -176,7 +179,7 @@ GROUPS: Mapping[str, Group] = {
     "stationary": Group(
         variables={
             "density": Variable(("s",), "1", "stationary density of s", required=True),
-            "free_energy": Variable(("s",), "loss", "free energy"),
+            "free_energy": Variable(("s",), "loss", "free energy", other_units="1"),  # -ln p unless thermal
         },
         coordinates={"s": _S, **_SCAN_COORDINATES},
         extra_dims=_SCANS,
@@ -213,7 +216,7 @@ def _specification(group: str, name: str) -> Variable | None:
     if base is None:
         return None
     # A standard error is often that of the average over replicas or windows, so any subset of the dims will do.
-    return Variable(base.dims, base.units, f"standard error of {base.long_name}")
+    return Variable(base.dims, base.units, f"standard error of {base.long_name}", other_units=base.other_units)
 
 
 def _dims_fault(group: str, name: str, spec: Variable, found: tuple[str, ...]) -> str | None:
@@ -271,7 +274,7 @@ def group_faults(group: str, dataset: xr.Dataset) -> list[str]:
         if fault:
             faults.append(fault)
         found_units = variable.attrs.get("units")
-        if found_units != spec.units:
+        if found_units not in (spec.units, spec.other_units):
             faults.append(f"{group}/{name}: expected units {spec.units!r}, found {found_units!r}")
         if not variable.attrs.get("long_name"):
             faults.append(f"{group}/{name}: long_name missing")

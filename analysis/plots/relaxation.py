@@ -48,7 +48,7 @@ def plot_relaxation(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
                     label=name,
                 )
                 first = False
-        ax.set_xlabel(_style.label(summary["time"], "time t = step size × steps"))
+        ax.set_xlabel(_style.label(summary["time"], "time t = step size × steps / (1 − momentum)"))
         ax.set_ylabel("position along the path, s")
         ax.set_ylim(-0.03, 1.03)
         ax.set_xlim(time[0], time[-1])

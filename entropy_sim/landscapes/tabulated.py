@@ -330,7 +330,11 @@ def _slopes(knots: Floats, tables: Floats, lowest: Floats) -> Floats:
     """Slopes at the knots (n, tables), those of parabolas, limited to keep each cubic above its `lowest` (tables,).
 
     A cubic with end values p, q >= 0 and slopes m, l over a step h stays >= 0 if m >= -3 p/h and l <= 3 q/h."""
+    # At an end the parabola may point the wrong way: no slope then, as in the monotone interpolants.
     slopes = np.gradient(tables, knots, axis=0, edge_order=2 if len(knots) > 2 else 1)
+    for end, inner in ((0, 1), (-1, -2)):
+        secant = (tables[inner] - tables[end]) / (knots[inner] - knots[end])
+        slopes[end] = np.where(slopes[end] * secant > 0, slopes[end], 0.0)
     room = 3.0 * (tables - lowest)
     steps = np.diff(knots)[:, None]
     slopes[:-1] = np.maximum(slopes[:-1], -room[:-1] / steps)

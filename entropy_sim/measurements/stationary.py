@@ -120,12 +120,13 @@ class Stationary:
         unit = self.noise.temperature if isinstance(self.noise, Thermal) else 1.0
         seen = density > 0
         safe = np.where(seen, density, 1.0)
+        units = {"units": "loss" if thermal else "1"}
         variables: dict[str, Any] = {
             "s": (("s",), (np.arange(self.bins) + 0.5) / self.bins),
             "density": (("s",), density),
             "density_stderr": (("s",), stderr),
-            "free_energy": (("s",), np.where(seen, -unit * np.log(safe), np.nan)),
-            "free_energy_stderr": (("s",), np.where(seen, unit * stderr / safe, np.nan)),
+            "free_energy": (("s",), np.where(seen, -unit * np.log(safe), np.nan), units),
+            "free_energy_stderr": (("s",), np.where(seen, unit * stderr / safe, np.nan), units),
         }
         attrs = {
             "free_energy_is": "-T ln p" if thermal else "-ln p",

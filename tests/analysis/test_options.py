@@ -128,3 +128,21 @@ def test_config_is_taken_out_of_the_arguments():
     assert str(options.split_config(["--config=x.nc"])[0]) == "x.nc"
     with pytest.raises(UserError, match="--config: expected a JSON or netCDF file, found nothing"):
         options.split_config(["--config"])
+
+
+def test_two_choices_of_one_noun_are_refused():
+    with pytest.raises(UserError, match="landscape: expected one choice, found channel, muller-brown"):
+        parse("landscape:channel", "landscape:muller-brown")
+
+
+def test_help_lists_every_choice_of_every_noun_and_what_is_run(capsys):
+    with pytest.raises(SystemExit):
+        options.parse(Measure, ["--help"], prog="entropic", default=Measure(), description="Measure it.")
+    shown = capsys.readouterr().out
+    for part in (
+        "Measure it.",
+        "landscape: channel, muller-brown",
+        "landscape.stiffness: bump, power",
+        "noise: thermal",
+    ):
+        assert part in shown

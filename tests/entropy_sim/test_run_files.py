@@ -161,3 +161,16 @@ def test_reading_loads_every_variable_also_one_called_like_its_group(tmp_path):
     assert found.attrs["mark"] == "kept"
     assert all(v._in_memory for node in found.subtree for v in node.to_dataset().variables.values())
     np.testing.assert_array_equal(found["mean_force"]["mean_force"], np.arange(3.0))
+
+
+def test_a_damaged_output_does_not_count_as_done(tmp_path):
+    tree = a_run(Setup())
+    tree["path"] = xr.DataTree(tree["path"].to_dataset().drop_vars("arc_length"))
+    run_files.write_tree(tree, tmp_path / "run.nc", check=False)
+    with pytest.raises(UserError, match=r"expected a valid run at .*path/arc_length: missing"):
+        run_files.output_state(tmp_path / "run.nc", Setup())
+
+
+def test_a_directory_is_no_output_file(tmp_path):
+    with pytest.raises(UserError, match="--out: expected a file, found the directory"):
+        run_files.output_state(tmp_path, Setup(), overwrite=True)

@@ -231,3 +231,11 @@ def test_a_profile_of_several_runs_and_one_without_noise():
 def test_bad_input_is_refused_by_name(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_no_force_out_of_a_table_that_rises_from_its_end():
+    twin = table([1.0, 4.0, 16.0, 4.0, 1.0])
+    s = np.linspace(0, 1, 101)
+    slope = twin.curvature_slope(s)[:, 0]
+    assert slope[s < 0.5].min() >= 0.0
+    assert slope[s > 0.5].max() <= 0.0
