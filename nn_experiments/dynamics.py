@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from entropy_sim.errors import require
 from nn_experiments.curvature import HessianOperator, full_precision, lanczos, subset
+from nn_experiments.noise import Minibatch
 from nn_experiments.objective import Objective
 
 #: theta (D,) -> loss (scalar), gradient (D,)
@@ -39,6 +41,36 @@ def check_step(learning_rate: float, momentum: float, weight_decay: float) -> No
     require(learning_rate > 0 and math.isfinite(learning_rate), "learning_rate", "a positive number", learning_rate)
     require(0 <= momentum < 1, "momentum", "a number in [0, 1)", momentum)
     require(weight_decay >= 0, "weight_decay", "a number >= 0", weight_decay)
+
+
+class Settings(Protocol):
+    """What the dynamics of a measurement are told."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def momentum(self) -> float: ...
+
+    @property
+    def weight_decay(self) -> float: ...
+
+    @property
+    def noise(self) -> Minibatch: ...
+
+
+def attributes(settings: Settings, objective: Objective, control: str | None) -> dict[str, Any]:
+    """What a measured group says of its dynamics and of its noise-free `control` (how it steps; None: none was run)."""
+    samples = len(objective.full_batch())
+    return {
+        "normalization_mode": objective.mode,
+        "group_size": objective.group_size or 0,
+        "batch_size": settings.noise.batch_size,
+        "learning_rate": settings.learning_rate,
+        "momentum": settings.momentum,
+        "weight_decay": settings.weight_decay,
+        "control": "none" if control is None else f"full batch of {samples} samples, {control}",
+    }
 
 
 def sgd(

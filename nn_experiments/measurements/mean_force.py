@@ -18,7 +18,7 @@ from torch import Tensor
 
 from entropy_sim import path_geometry, schema, statistics
 from entropy_sim.errors import require
-from nn_experiments.dynamics import DIVERGED_DISTANCE, check_step, full_batch_trajectory, sgd
+from nn_experiments.dynamics import DIVERGED_DISTANCE, attributes, check_step, full_batch_trajectory, sgd
 from nn_experiments.experiment import AnyExperiment
 from nn_experiments.measurements._frames import Frame, frames
 from nn_experiments.noise import Minibatch
@@ -160,19 +160,12 @@ class MeanForce:
         return variables
 
     def _attributes(self, objective: Any, points: Tensor) -> dict[str, Any]:
-        flow = self.control_step is not None
+        control = (
+            "SGD's own steps" if self.control_step is None else f"gradient flow in time steps of {self.flow_step:g}"
+        )
         return {
-            "normalization_mode": objective.mode,
-            "group_size": objective.group_size or 0,
-            "batch_size": self.noise.batch_size,
-            "learning_rate": self.learning_rate,
-            "momentum": self.momentum,
-            "weight_decay": self.weight_decay,
+            **attributes(self, objective, control if self.control else None),
             "arc_length": float(path_geometry.arc_length(points)[-1]),
-            "control": "none"
-            if not self.control
-            else f"full batch of {len(objective.full_batch())} samples, "
-            + (f"gradient flow in time steps of {self.flow_step:g}" if flow else "SGD's own steps"),
         }
 
 

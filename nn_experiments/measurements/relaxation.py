@@ -17,7 +17,7 @@ from torch import Tensor
 from entropy_sim import path_geometry, schema
 from entropy_sim.errors import require
 from nn_experiments.curvature import subset
-from nn_experiments.dynamics import DIVERGED_DISTANCE, check_step, full_batch_trajectory, sgd
+from nn_experiments.dynamics import DIVERGED_DISTANCE, attributes, check_step, full_batch_trajectory, sgd
 from nn_experiments.experiment import AnyExperiment
 from nn_experiments.noise import Minibatch
 from nn_experiments.objective import Objective, generator
@@ -144,20 +144,15 @@ class Relaxation:
         return schema.make("relaxation", variables, self._attributes(objective, points))
 
     def _attributes(self, objective: Objective, points: Tensor) -> dict[str, Any]:
-        flow = self.control_step is not None
+        control = (
+            "SGD's own steps"
+            if self.control_step is None
+            else f"gradient flow in time steps of at most {self.control_step:g}"
+        )
         return {
-            "normalization_mode": objective.mode,
-            "group_size": objective.group_size or 0,
-            "batch_size": self.noise.batch_size,
-            "learning_rate": self.learning_rate,
-            "momentum": self.momentum,
-            "weight_decay": self.weight_decay,
+            **attributes(self, objective, control if self.control_starts else None),
             "loss_samples": len(subset(objective, self.loss_samples)),
             "arc_length": float(path_geometry.arc_length(points)[-1]),
-            "control": "none"
-            if not self.control_starts
-            else f"full batch of {len(objective.full_batch())} samples, "
-            + (f"gradient flow in time steps of at most {self.control_step:g}" if flow else "SGD's own steps"),
         }
 
 
