@@ -282,6 +282,10 @@ def _summary(tree: Any) -> str:
         dataset = node.to_dataset()
         sizes = ", ".join(f"{d} {n}" for d, n in dataset.sizes.items())
         lines.append(f"  {group:18} {', '.join(map(str, dataset.data_vars))} ({sizes})")
+        missing = {str(n): int(v.isnull().sum()) for n, v in dataset.data_vars.items() if v.dtype.kind == "f"}
+        if any(missing.values()):
+            found = (f"{n} {count} of {dataset[n].size}" for n, count in missing.items() if count)
+            lines.append(f"  {'':18} without a value (NaN): {', '.join(found)}")
         if "diverged" in dataset:
             diverged = int((dataset["diverged"] > 0).sum())
             lines.append(f"  {'':18} diverged: {diverged} of {dataset['diverged'].notnull().sum().item()}")

@@ -129,6 +129,18 @@ def test_missing_variables_are_all_listed(forces, tmp_path):
     assert "mean_force/time_window: missing" in message
 
 
+def test_info_counts_what_has_no_value(forces, tmp_path, capsys):
+    with xr.open_datatree(forces) as tree:
+        broken = xr.DataTree.from_dict({name: node.to_dataset().load() for name, node in tree.children.items()})
+        broken.attrs = tree.attrs
+    values = broken["mean_force"].to_dataset()
+    values["mean_force"][:] = float("nan")
+    broken["mean_force"] = xr.DataTree(values)
+    broken.to_netcdf(tmp_path / "nan.nc")
+    assert main(["info", str(tmp_path / "nan.nc")]) == 0
+    assert f"without a value (NaN): mean_force {values['mean_force'].size} of" in capsys.readouterr().out
+
+
 def test_a_killed_run_leaves_what_was_there(forces, tmp_path):
     out = tmp_path / "kept.nc"
     shutil.copy(forces, out)
