@@ -15,7 +15,7 @@ from nn_experiments.run import NetworkRun
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(6, 7), (8, 9)])
 def test_the_force_points_to_the_ends_on_fresh_pairs_of_seeds(seeds: tuple[int, int], tmp_path: Path) -> None:
-    tree = NetworkRun(seeds=seeds).run(tmp_path, processes=1)
+    tree = NetworkRun(seeds=seeds).run(tmp_path)
     assert tree is not None
     assert np.all(1 - tree.attrs["minima_test_error"] >= 0.97)
     criteria = {r.quantity: r for r in rows(compare([], tree)["table"].to_dataset()) if r.kind == "criterion"}
