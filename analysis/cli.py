@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "entropic: stopped; nothing is half-written; the same command goes on from the finished stages",
+            "entropic: stopped; nothing is half-written; the same command goes on from there",
             file=sys.stderr,
         )
         return 130
@@ -125,6 +125,7 @@ def simulate(rest: list[str]) -> None:
         [
             ("out", _arg(Path, "the netCDF file to write"), Path(f"{measurement.replace('-', '_')}.nc")),
             ("overwrite", _arg(bool, _OVERWRITE_HELP), False),
+            ("plot", _arg(bool, "also draw what was measured, into a directory beside the file"), False),
             ("threads", _arg(int | None, "threads (default: all cores); the numbers do not depend on it"), None),
             ("config", _arg(Path | None, _CONFIG_HELP), None),
             ("measurement", _flat(kind), dataclasses.field(default=default)),
@@ -134,6 +135,7 @@ def simulate(rest: list[str]) -> None:
     parsed: Any = options.parse(
         command, rest, prog=f"entropic simulate {measurement}", default=command(), description=kind.__doc__ or ""
     )
+    from entropy_sim.checkpoint import Checkpoint
     from entropy_sim.run_files import output_state, writable, write_tree
 
     if output_state(parsed.out, parsed.measurement, overwrite=parsed.overwrite) == "same":
@@ -142,10 +144,17 @@ def simulate(rest: list[str]) -> None:
     writable(parsed.out)
     if parsed.threads is not None and parsed.threads < 1:
         raise UserError(f"--threads: expected a positive number, found {parsed.threads}")
-    tree = parsed.measurement.run(threads=parsed.threads, progress=True)
+    checkpoint = Checkpoint.beside(parsed.out, parsed.measurement, overwrite=parsed.overwrite)
+    tree = parsed.measurement.run(threads=parsed.threads, progress=True, checkpoint=checkpoint)
     write_tree(tree, parsed.out)
+    checkpoint.discard()
     print(f"wrote {parsed.out}")
     print(_summary(tree))
+    if parsed.plot:
+        from analysis.plots import plot_file
+
+        for figure in plot_file(tree, parsed.out.with_name(f"{parsed.out.stem}_figures")):
+            print(f"wrote {figure}")
 
 
 # --- network --------------------------------------------------------------------------------------------------------

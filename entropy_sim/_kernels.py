@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -26,16 +27,19 @@ from entropy_sim._random import FASTMATH, fill_normals
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from entropy_sim.checkpoint import Checkpoint
     from entropy_sim.dynamics.base import Dynamics
     from entropy_sim.landscapes.base import Landscape
     from entropy_sim.noise.base import Noise
 
 #: Largest size of a coordinate that still counts as converged, in the landscape's own units.
 DIVERGENCE_BOUND = 1e8
+_SECONDS_PER_PIECE, _SECONDS_BETWEEN_SAVES = 0.1, 60.0
 
 _MATRIX, _VECTOR = float64[:, ::1], float64[::1]
 _BLOCK = void(_MATRIX, _MATRIX, _VECTOR)
-_UPDATE = void(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _VECTOR)
+_NOISE = void(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, uint64, int64, int64, _VECTOR)
+_UPDATE = void(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _VECTOR)
 _OBSERVE = void(_MATRIX, _MATRIX, _MATRIX, _MATRIX, int64, _MATRIX, _VECTOR)
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH)}
@@ -61,15 +65,28 @@ class Compiled:
 
 
 def block_function(function: Callable[..., None]) -> Compiled:
-    """Compile `f(theta, out, params)` (gradient, stiffness, noise variance, locate) or a noise `f(field, xi, params)`.
+    """Compile `f(theta, out, params)`: gradient, stiffness, noise variance, locate.
 
     theta, out: (d, walkers) and (rows, walkers), C-contiguous float64; params: (n,).
     """
     return Compiled(function, _BLOCK)
 
 
+def noise_function(function: Callable[..., None]) -> Compiled:
+    """Compile `f(theta, gradient, field, xi, noise, seed, first_walker, step, params)`, which fills noise (d, walkers).
+
+    field: what the noise's `field_function` left for this theta. xi (normals, walkers): fresh standard normals.
+    gradient may be changed: a drift of the noise's own is subtracted from it. Draws beyond the normals come from
+    `_random.philox` with the counter (first_walker + w, 2^31 + j, step, 0), which no normal uses.
+    """
+    return Compiled(function, _NOISE)
+
+
 def update_function(function: Callable[..., None]) -> Compiled:
-    """Compile `f(theta, gradient, noise, memory, params)`, one step of a dynamics on a block."""
+    """Compile `f(theta, gradient, noise, field, memory, params)`, one step of a dynamics on a block.
+
+    field: what the dynamics' `field_function` left for this theta (no rows, where it has none).
+    """
     return Compiled(function, _UPDATE)
 
 
@@ -83,12 +100,17 @@ def no_block(theta, out, params):  # type: ignore[no-untyped-def]
     """Stands for a function that is not needed."""
 
 
+@noise_function
+def no_noise(theta, gradient, field, xi, noise, seed, first_walker, step, params):  # type: ignore[no-untyped-def]
+    """Stands for a noise that is left out."""
+
+
 @observe_function
 def no_observer(theta, gradient, located, frame, index, out, params):  # type: ignore[no-untyped-def]
     """Observes nothing."""
 
 
-_F_BLOCK, _F_UPDATE, _F_OBSERVE = (types.FunctionType(s) for s in (_BLOCK, _UPDATE, _OBSERVE))
+_F_BLOCK, _F_NOISE, _F_UPDATE, _F_OBSERVE = (types.FunctionType(s) for s in (_BLOCK, _NOISE, _UPDATE, _OBSERVE))
 _CUBE = float64[:, :, ::1]
 
 
@@ -107,33 +129,38 @@ def _project(theta, frame):  # type: ignore[no-untyped-def]
 
 
 _ADVANCE = void(
-    *(_CUBE, _CUBE, _CUBE, _CUBE, int64, int64, int64, int64, uint64, int64, boolean, boolean),
-    *(_F_BLOCK, _F_BLOCK, _F_BLOCK, _VECTOR, _F_BLOCK, _VECTOR, _F_UPDATE, _VECTOR),
+    *(_CUBE, _CUBE, _CUBE, _CUBE, int64[::1], int64, int64, int64, uint64, int64, boolean, boolean),
+    *(_F_BLOCK, _F_BLOCK, _VECTOR),
+    *(_F_NOISE, _VECTOR, _F_BLOCK, int64, int64, _F_UPDATE, _VECTOR, _F_BLOCK, int64),
     *(_F_OBSERVE, _VECTOR, int64, int64, float64),
 )
 
 
 def _advance(  # type: ignore[no-untyped-def]
-    theta,  # (blocks, d, walkers), changed in place, as are memory and out
+    theta,  # (blocks, d, walkers), changed in place, as are memory, out and done
     memory,  # (blocks, rows, walkers): what the dynamics carries from step to step
     frame,  # (blocks, 3 d, walkers): tangent, anchor, path curvature of each walker; or no rows
     out,  # (blocks, rows, columns): what the observer accumulates
+    done,  # (blocks,): steps each block has taken
     first_block,
     last_block,
-    first_step,
-    steps,
+    target,  # step to which the blocks are taken
     seed,
     first_walker,
     noisy,
     constrained,
     gradient_function,
-    field_function,
     locate_function,
     landscape_params,
     noise_function,
     noise_params,
+    noise_field_function,
+    noise_field_rows,
+    normals,  # standard normals per walker and step
     update,
     update_params,
+    update_field_function,
+    update_field_rows,
     observe,
     observe_params,
     observe_from,
@@ -141,32 +168,39 @@ def _advance(  # type: ignore[no-untyped-def]
     bound,
 ):
     d, walkers = theta.shape[1:]
-    per_batch = 1 if d % 4 == 0 else 2 if d % 2 == 0 else 4
+    per_batch = 1 if normals % 4 == 0 else 2 if normals % 2 == 0 else 4
     gradient = np.empty((d, walkers))
-    field = np.zeros((d, walkers))
+    noise = np.zeros((d, walkers))
+    noise_field = np.zeros((noise_field_rows, walkers))
+    update_field = np.zeros((update_field_rows, walkers))
     located = np.zeros((2, walkers))
-    xi = np.zeros((per_batch, d, walkers))
+    xi = np.zeros((per_batch, normals, walkers))
     for b in range(first_block, last_block):
         x = theta[b]
+        walker = first_walker + b * walkers
         batch = -1
-        for step in range(first_step, first_step + steps):
+        for step in range(done[b], target):
             gradient_function(x, gradient, landscape_params)
             if observe_every > 0 and step >= observe_from and (step - observe_from) % observe_every == 0:
                 locate_function(x, located, landscape_params)
                 index = (step - observe_from) // observe_every
                 observe(x, gradient, located, frame[b], index, out[b], observe_params)
             if noisy:
-                if step // per_batch != batch:
+                if normals > 0 and step // per_batch != batch:
                     batch = step // per_batch
-                    fill_normals(xi.reshape(per_batch * d, walkers), seed, first_walker + b * walkers, batch)
-                field_function(x, field, landscape_params)
-                noise_function(field, xi[step % per_batch], noise_params)
-            update(x, gradient, xi[step % per_batch], memory[b], update_params)
+                    fill_normals(xi.reshape(per_batch * normals, walkers), seed, walker, batch)
+                if noise_field_rows > 0:
+                    noise_field_function(x, noise_field, landscape_params)
+                noise_function(x, gradient, noise_field, xi[step % per_batch], noise, seed, walker, step, noise_params)
+            if update_field_rows > 0:
+                update_field_function(x, update_field, landscape_params)
+            update(x, gradient, noise, update_field, memory[b], update_params)
             if constrained:
                 _project(x, frame[b])
             for i in range(d):
                 for w in range(walkers):
                     x[i, w] = x[i, w] if abs(x[i, w]) <= bound else np.nan
+        done[b] = max(done[b], target)
 
 
 _advance_compiled = Compiled(_advance, _ADVANCE)
@@ -201,50 +235,65 @@ class Ensemble:
         locate: bool = False,
         first_walker: int = 0,
         block: int | None = None,
+        checkpoint: Checkpoint | None = None,
+        name: str = "ensemble",
     ) -> None:
         n, d = start.shape
         dynamics.check(landscape, noise)
+        self._checkpoint, self._name = checkpoint, name
         self.threads = threads or default_threads()
         # Whole multiples of 64 walkers: no remainder loop, hence the same arithmetic for every walker in every block.
         width = block or min(512, -(-n // self.threads))
         self._width = -(-width // 64) * 64
         self.walkers, self.dimension, self.step = n, d, 0
         self._theta = self._to_blocks(start)
-        self._memory = np.zeros((len(self._theta), dynamics.memory_rows(d), self._width))
+        blocks = len(self._theta)
+        self._memory = np.zeros((blocks, dynamics.memory_rows(d), self._width))
         flat = np.zeros((n, 0)) if frame is None else frame.reshape(n, 3 * d)
         self._frame = self._to_blocks(flat)
-        self._out = np.zeros((len(self._theta), *(self._width if s == -1 else s for s in out_shape)))
+        self._out_per_walker = out_shape[1] == -1
+        self._out = np.zeros((blocks, *(self._width if s == -1 else s for s in out_shape)))
+        self._done = np.zeros(blocks, dtype=np.int64)
         empty = np.zeros(0)
-        field = noise.field_function(landscape)
+        noise_field, update_field = noise.field_function(landscape), dynamics.field_function(landscape)
         self._arguments = (
             np.uint64(seed),
             first_walker,
             noisy,
             frame is not None,
             landscape.gradient.pointer,
-            (field or no_block).pointer,
             (landscape.locate if locate else no_block).pointer,
             landscape.params(),
-            noise.function.pointer,
-            noise.params(landscape),
+            (noise.function_for(landscape) if noisy else no_noise).pointer,
+            noise.params(landscape, dynamics.time_step) if noisy else empty,
+            (noise_field or no_block).pointer,
+            noise.field_rows(landscape) if noise_field else 0,
+            noise.normals(landscape) if noisy else 0,
             dynamics.function.pointer,
             dynamics.params(),
+            (update_field or no_block).pointer,
+            d if update_field else 0,
             observer.pointer,
             empty if observer_params is None else observer_params,
             observe_from,
             observe_every,
             DIVERGENCE_BOUND,
         )
+        if checkpoint is not None and (state := checkpoint.load(name)) is not None:
+            self.restore(state)
 
     def _to_blocks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         n, rows = values.shape
         blocks = -(-n // self._width)
-        padded = np.concatenate([values, np.repeat(values[-1:], blocks * self._width - n, axis=0)])
+        # Walkers that only fill up the last block are born diverged: nothing ever counts them.
+        padded = np.concatenate([values, np.full((blocks * self._width - n, rows), np.nan)])
         return np.ascontiguousarray(padded.reshape(blocks, self._width, rows).transpose(0, 2, 1), dtype=np.float64)
 
     def _from_blocks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         # Contiguous: the order in which numpy adds must not depend on the blocks.
-        return np.ascontiguousarray(values.transpose(0, 2, 1).reshape(-1, values.shape[1])[: self.walkers])
+        return np.ascontiguousarray(
+            values.transpose(0, 2, 1).reshape(len(values) * self._width, values.shape[1])[: self.walkers]
+        )
 
     @property
     def theta(self) -> NDArray[np.float64]:
@@ -266,29 +315,78 @@ class Ensemble:
         """The accumulators of all blocks, (blocks, rows, columns)."""
         return self._out
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What is needed to go on later, in any number of threads: `restore` takes it back."""
+        out = self.per_walker if self._out_per_walker else self._out.sum(axis=0)  # counts: exact in any order
+        memory = self._from_blocks(self._memory)
+        return {"theta": self.theta, "memory": memory, "out": out, "step": np.array(self.step)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go back to a `state()` of an ensemble of the same configuration."""
+        self._theta[:] = self._to_blocks(state["theta"])
+        self._memory[:] = self._to_blocks(state["memory"])
+        self._out[:] = 0.0
+        if self._out_per_walker:
+            self._out[:] = self._to_blocks(state["out"])
+        else:
+            self._out[0] = state["out"]
+        self.step = int(state["step"])
+        self._done[:] = self.step
+
     def advance(self, steps: int, progress: bool = False, description: str = "") -> None:
-        """Take `steps` steps; in pieces of a fraction of a second, between which Ctrl-C and the progress bar work."""
+        """Take `steps` steps (see `advance_to`)."""
+        self.advance_to(self.step + steps, progress, description)
+
+    def advance_to(
+        self,
+        step: int,
+        progress: bool = False,
+        description: str = "",
+        extra: Callable[[], Mapping[str, NDArray[Any]]] = dict,
+        finished: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Go on to this step, in pieces of a fraction of a second, between which Ctrl-C and the progress bar work.
+
+        With a checkpoint, the state (and the arrays of `extra`) is saved every minute and on Ctrl-C. `finished` is
+        asked between pieces and ends the run early; what it reads must not change any more once it is true.
+        """
         blocks = len(self._theta)
         cost = 3e-9 * self._width * self.dimension * -(-blocks // self.threads)  # seconds per step, roughly
-        piece = max(1, int(0.1 / cost))
-        bar = tqdm(total=steps, desc=description, unit="step", disable=None if progress else True)
+        piece = max(1, int(_SECONDS_PER_PIECE / cost))
+        share = max(1, blocks // (4 * self.threads))
+        ranges = [(b, min(b + share, blocks)) for b in range(0, blocks, share)]
+        bar = tqdm(
+            total=step, initial=self.step, desc=description, unit="step", disable=None if progress else True, delay=1.0
+        )
+        saved = time.monotonic()
         with bar, ThreadPoolExecutor(self.threads) as pool:
-            while steps > 0:
-                taken = min(piece, steps)
-                if self.threads == 1 or blocks == 1:
-                    self._piece(0, blocks, taken)
-                else:
-                    share = max(1, blocks // (4 * self.threads))
-                    ranges = [(b, min(b + share, blocks)) for b in range(0, blocks, share)]
-                    for done in [pool.submit(self._piece, *r, taken) for r in ranges]:
-                        done.result()
-                self.step += taken
-                steps -= taken
-                bar.update(taken)
+            while self.step < step and not finished():
+                target = min(self.step + piece, step)
+                try:
+                    if self.threads == 1 or blocks == 1:
+                        self._piece(0, blocks, target)
+                    else:
+                        for future in [pool.submit(self._piece, *r, target) for r in ranges]:
+                            future.result()
+                except KeyboardInterrupt:
+                    pool.shutdown(cancel_futures=True)
+                    self._piece(0, blocks, target)  # blocks that are there already take no step
+                    self.step = target
+                    self._save(extra)
+                    raise
+                bar.update(target - self.step)
+                self.step = target
+                if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                    self._save(extra)
+                    saved = time.monotonic()
 
-    def _piece(self, first_block: int, last_block: int, steps: int) -> None:
-        arrays = (self._theta, self._memory, self._frame, self._out)
-        _advance_compiled(*arrays, first_block, last_block, self.step, steps, *self._arguments)
+    def _save(self, extra: Callable[[], Mapping[str, NDArray[Any]]]) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.save(self._name, {**self.state(), **extra()})
+
+    def _piece(self, first_block: int, last_block: int, target: int) -> None:
+        arrays = (self._theta, self._memory, self._frame, self._out, self._done)
+        _advance_compiled(*arrays, first_block, last_block, target, *self._arguments)
 
 
 def default_threads() -> int:

@@ -19,10 +19,10 @@ _STABILITY_POINTS = 1001
 
 
 class Dynamics:
-    """An update rule. `function` is compiled, `f(theta, gradient, noise, memory, params)`, one step of a block in
-    place; noise (d, walkers) has covariance 2 D or C, memory (memory_rows(d), walkers) starts as zeros."""
+    """An update rule. `function` is compiled (`_kernels.update_function`): one step of a block in place; noise
+    (d, walkers) has covariance 2 D or C, memory (memory_rows(d), walkers) starts as zeros."""
 
-    accepts: ClassVar[Supplies]
+    accepts: ClassVar[tuple[Supplies, ...]]
     function: ClassVar[Compiled]
 
     @property
@@ -34,15 +34,20 @@ class Dynamics:
         """Rows carried from step to step."""
         raise NotImplementedError
 
+    def field_function(self, landscape: Landscape) -> Compiled | None:
+        """The landscape's compiled function that this update rule reads, or None. Raises UserError if it has none."""
+        return None
+
     def params(self) -> Floats:
         """The numbers the compiled function is given."""
         raise NotImplementedError
 
     def check(self, landscape: Landscape, noise: Noise) -> None:
         """Raise UserError for a noise that does not fit or a step that is unstable on the landscape's path."""
-        if noise.supplies != self.accepts:
+        if noise.supplies not in self.accepts:
+            wanted = " or ".join(f"a {kind.replace('_', ' ')}" for kind in self.accepts)
             raise UserError(
-                f"noise: expected one that supplies a {self.accepts.replace('_', ' ')} for {type(self).__name__}, "
+                f"noise: expected one that supplies {wanted} for {type(self).__name__}, "
                 f"found {type(noise).__name__}, which supplies a {noise.supplies.replace('_', ' ')}"
             )
         noise.check(landscape)

@@ -17,7 +17,7 @@ from entropy_sim.noise.base import Noise, Supplies
 
 # params: h, sqrt(h), weight of the previous and of the new noise. memory: the previous noise, if it has a weight.
 @update_function
-def _step(theta, gradient, noise, memory, params):  # type: ignore[no-untyped-def]
+def _step(theta, gradient, noise, field, memory, params):  # type: ignore[no-untyped-def]
     h, root = params[0], params[1]
     if memory.shape[0] == 0:
         for i in range(theta.shape[0]):
@@ -45,7 +45,7 @@ class Overdamped(Dynamics):
     scheme: Literal["euler_maruyama", "leimkuhler_matthews"] = "euler_maruyama"
     """Integrator."""
 
-    accepts: ClassVar[Supplies] = "diffusion"
+    accepts: ClassVar[tuple[Supplies, ...]] = ("diffusion",)
     function: ClassVar[Compiled] = _step
 
     def __post_init__(self) -> None:

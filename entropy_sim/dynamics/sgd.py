@@ -16,7 +16,7 @@ from entropy_sim.noise.base import Supplies
 
 # params: eta, beta. memory: the velocity, if there is momentum.
 @update_function
-def _step(theta, gradient, noise, memory, params):  # type: ignore[no-untyped-def]
+def _step(theta, gradient, noise, field, memory, params):  # type: ignore[no-untyped-def]
     eta, beta = params[0], params[1]
     if memory.shape[0] == 0:
         for i in range(theta.shape[0]):
@@ -31,7 +31,8 @@ def _step(theta, gradient, noise, memory, params):  # type: ignore[no-untyped-de
 
 @dataclass(frozen=True)
 class SGD(Dynamics):
-    """``v <- beta v - eta (∇L + xi)``, ``θ <- θ + v``, ``Cov xi = C``. Accepts a gradient covariance.
+    """``v <- beta v - eta (∇L + xi)``, ``θ <- θ + v``, ``Cov xi = C``. Accepts a gradient covariance or
+    sampled gradients.
 
     Time is eta · step / (1 - beta). On ``1/2 k x²`` the variance is
     ``eta C (1+beta) / (k (1-beta) (2(1+beta) - eta k))``.
@@ -42,7 +43,7 @@ class SGD(Dynamics):
     momentum: float = 0.0
     """Heavy-ball momentum beta (0 <= beta < 1)."""
 
-    accepts: ClassVar[Supplies] = "gradient_covariance"
+    accepts: ClassVar[tuple[Supplies, ...]] = ("gradient_covariance", "sampled_gradient")
     function: ClassVar[Compiled] = _step
 
     def __post_init__(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from entropy_sim import run_files, schema
 from entropy_sim._kernels import default_threads
+from entropy_sim.checkpoint import Checkpoint
 from entropy_sim.dynamics.overdamped import Overdamped
 from entropy_sim.dynamics.sgd import SGD
 from entropy_sim.errors import UserError, require
@@ -45,26 +47,94 @@ def path_group(landscape: Landscape, s: Floats) -> xr.Dataset:
     return schema.make("path", variables, {"found_by": "given", "length": landscape.arc_length})
 
 
-def finish(
-    measurement: Any, groups: Mapping[str, xr.Dataset], s: Floats, *, threads: int | None, **extra: Any
-) -> xr.DataTree:
-    """The run as a tree: the measured groups, the path at s (n,), and the provenance."""
-    nodes: dict[str, xr.Dataset] = {"path": path_group(measurement.landscape, s), **groups}
-    tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in nodes.items()})
-    tree.attrs.update(
-        run_files.provenance(
-            source="entropy_sim",
-            system=type(measurement.landscape).__name__,
-            config=measurement,
-            noise=type(measurement.noise).__name__,
-            seed=measurement.seed,
-            threads=threads or default_threads(),
-            dynamics=type(measurement.dynamics).__name__,
-            time_step=measurement.dynamics.time_step,
-            **extra,
+@dataclass(frozen=True)
+class Execution:
+    """How a measurement is run, which changes none of its numbers."""
+
+    threads: int | None = None
+    progress: bool = False
+    checkpoint: Checkpoint | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the simulator's measurements have in common."""
+
+    landscape: AnyLandscape = Channel()
+    """Loss landscape."""
+    noise: AnyNoise = Thermal()
+    """Noise."""
+    dynamics: AnyDynamics = Overdamped()
+    """Update rule."""
+
+    @property
+    def recorded_seed(self) -> int:
+        """The seed that the dataset names."""
+        return int(getattr(self, "seed", 0))
+
+    def measure(self, how: Execution) -> tuple[dict[str, xr.Dataset], Floats]:
+        """The measured groups, and the path points s (n,) of the group `path`."""
+        raise NotImplementedError
+
+    def run(
+        self, threads: int | None = None, progress: bool = False, checkpoint: Checkpoint | None = None
+    ) -> xr.DataTree:
+        """The dataset: the measured groups, the path, and the provenance. Numbers do not depend on the arguments.
+
+        checkpoint: where an interrupted run leaves its state, and from which it goes on.
+        """
+        require(threads is None or threads >= 1, "threads", "a positive number", threads)
+        groups, s = self.measure(Execution(threads, progress, checkpoint))
+        nodes: dict[str, xr.Dataset] = {"path": path_group(self.landscape, s), **groups}
+        tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in nodes.items()})
+        tree.attrs.update(
+            run_files.provenance(
+                source="entropy_sim",
+                system=type(self.landscape).__name__,
+                config=self,
+                noise=type(self.noise).__name__,
+                seed=self.recorded_seed,
+                threads=threads or default_threads(),
+                dynamics=type(self.dynamics).__name__,
+                time_step=self.dynamics.time_step,
+                timescale_ratio=timescale_ratio(self.landscape, self.noise, self.dynamics),
+            )
         )
-    )
-    return tree
+        return tree
+
+
+def function_of(kind: type[Measurement]) -> Callable[..., xr.DataTree]:
+    """The measurement as a function: `kind(landscape, noise, dynamics, **options).run(threads, progress)`."""
+
+    def call(
+        landscape: AnyLandscape,
+        noise: AnyNoise,
+        dynamics: AnyDynamics,
+        *,
+        threads: int | None = None,
+        progress: bool = False,
+        checkpoint: Checkpoint | None = None,
+        **options: Any,
+    ) -> xr.DataTree:
+        return kind(landscape, noise, dynamics, **options).run(threads, progress, checkpoint)
+
+    call.__doc__ = f"`{kind.__name__}(landscape, noise, dynamics, **options).run(threads, progress, checkpoint)`."
+    return call
+
+
+def timescale_ratio(landscape: AnyLandscape, noise: AnyNoise, dynamics: AnyDynamics) -> float:
+    """How adiabatic a run is: the largest of ``D_y (k_i'/k_i)² / k_i`` on the path, the time 1/k_i of a transverse mode
+    over the time in which y diffuses the length on which k_i changes; reduced dynamics need it small.
+
+    NaN where no transverse mode is stiff or the noise has no variance. For gradient noise D_y = C_y · time step / 2.
+    """
+    s = np.linspace(0.0, 1.0, 1001)
+    k, slope = landscape.curvature(s), landscape.curvature_slope(s)
+    along = noise.along(landscape, s)
+    diffusion = along if noise.supplies == "diffusion" else 0.5 * dynamics.time_step * along
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(k > 0, diffusion[:, None] * slope**2 / k**3, np.nan)
+    return float(np.nanmax(ratio)) if np.isfinite(ratio).any() else float("nan")
 
 
 def steps_for(name: str, duration: float, time_step: float) -> int:
@@ -84,10 +154,6 @@ def check_counts(**values: int) -> None:
 
 def check_seed(seed: int) -> None:
     require(0 <= seed < 2**64, "seed", "0…2^64 - 1", seed)
-
-
-def check_threads(threads: int | None) -> None:
-    require(threads is None or threads >= 1, "threads", "a positive number", threads)
 
 
 def check_positions(name: str, s: tuple[float, ...], *, increasing: bool) -> None:

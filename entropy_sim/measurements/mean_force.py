@@ -10,23 +10,18 @@ import xarray as xr
 
 from entropy_sim import schema
 from entropy_sim._kernels import Ensemble, observe_function
-from entropy_sim.dynamics.overdamped import Overdamped
 from entropy_sim.errors import require
-from entropy_sim.landscapes.channel import Channel
 from entropy_sim.measurements.base import (
-    AnyDynamics,
-    AnyLandscape,
-    AnyNoise,
+    Execution,
     Floats,
+    Measurement,
     check_counts,
     check_positions,
     check_seed,
-    check_threads,
-    finish,
+    function_of,
     mean_and_stderr,
     steps_for,
 )
-from entropy_sim.noise.thermal import Thermal
 from entropy_sim.statistics import cumulative_integral
 
 
@@ -49,7 +44,7 @@ def _accumulate(theta, gradient, located, frame, index, out, params):  # type: i
 
 
 @dataclass(frozen=True)
-class MeanForce:
+class MeanForce(Measurement):
     """Minus the average tangential gradient, ``-<t·∇L>``, of walkers held on the hyperplane through a path point.
 
     The final update, momentum included, is projected off the tangent. Thermodynamic integration: the integral of minus
@@ -60,12 +55,6 @@ class MeanForce:
     than h k / 2 more), everywhere.
     """
 
-    landscape: AnyLandscape = Channel()
-    """Loss landscape."""
-    noise: AnyNoise = Thermal()
-    """Noise."""
-    dynamics: AnyDynamics = Overdamped()
-    """Update rule."""
     positions: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     """Path points s at which to hold the walkers, in rising order."""
     replicas: int = 4
@@ -100,7 +89,7 @@ class MeanForce:
         per_window = most // self.time_windows
         return before, per_window
 
-    def _averages(self, replicas: int, walkers: int, threads: int | None, progress: bool, noisy: bool) -> _Averages:
+    def _averages(self, replicas: int, walkers: int, how: Execution, noisy: bool) -> _Averages:
         landscape, s = self.landscape, np.array(self.positions)
         before, per_window = self._schedule()
         copies = replicas * walkers
@@ -113,7 +102,9 @@ class MeanForce:
             np.repeat(anchors, copies, axis=0),
             frame=np.repeat(frame, copies, axis=0),
             seed=self.seed,
-            threads=threads,
+            threads=how.threads,
+            checkpoint=how.checkpoint,
+            name="mean_force" if noisy else "control",
             noisy=noisy,
             observer=_accumulate,
             observer_params=np.array([per_window, self.time_windows], dtype=np.float64),
@@ -121,18 +112,17 @@ class MeanForce:
             observe_from=before,
             observe_every=self.stride,
         )
-        ensemble.advance(before + per_window * self.time_windows * self.stride, progress, "mean force")
+        steps = before + per_window * self.time_windows * self.stride
+        ensemble.advance_to(steps, how.progress and noisy, "mean force")
         sums = np.where(ensemble.diverged[:, None], np.nan, ensemble.per_walker) / per_window
         sums = sums.reshape(len(s), replicas, walkers, -1)
         w = self.time_windows
         return _Averages(sums[..., :w], sums[..., w : 2 * w], sums[..., 2 * w] / w, per_window * w)
 
-    def run(self, threads: int | None = None, progress: bool = False) -> xr.DataTree:
-        """The dataset: groups `mean_force` and `path`. Diverged walkers are left out of every average."""
-        check_threads(threads)
+    def measure(self, how: Execution) -> tuple[dict[str, xr.Dataset], Floats]:
         landscape, s = self.landscape, np.array(self.positions)
-        found = self._averages(self.replicas, self.walkers, threads, progress, noisy=True)
-        control = self._averages(1, 1, threads, False, noisy=False)
+        found = self._averages(self.replicas, self.walkers, how, noisy=True)
+        control = self._averages(1, 1, how, noisy=False)
         force, force_stderr = mean_and_stderr(found.force, axis=2)
         total, total_stderr = mean_and_stderr(found.force.mean(axis=-1).reshape(len(s), -1), axis=1)
         tau, size = found.autocorrelation()
@@ -175,7 +165,7 @@ class MeanForce:
             "burn_in": before * self.dynamics.time_step,
             "window": window,
         }
-        return finish(self, {"mean_force": schema.make("mean_force", variables, attrs)}, s, threads=threads)
+        return {"mean_force": schema.make("mean_force", variables, attrs)}, s
 
 
 @dataclass(frozen=True)
@@ -202,14 +192,4 @@ class _Averages:
             return tau, walkers * self.samples / tau
 
 
-def mean_force(
-    landscape: AnyLandscape,
-    noise: AnyNoise,
-    dynamics: AnyDynamics,
-    *,
-    threads: int | None = None,
-    progress: bool = False,
-    **options: Any,
-) -> xr.DataTree:
-    """`MeanForce(landscape, noise, dynamics, **options).run(threads, progress)`."""
-    return MeanForce(landscape, noise, dynamics, **options).run(threads, progress)
+mean_force = function_of(MeanForce)

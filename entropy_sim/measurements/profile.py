@@ -11,21 +11,16 @@ from scipy.integrate import cumulative_simpson
 
 from entropy_sim import schema
 from entropy_sim.dynamics.base import Dynamics
-from entropy_sim.dynamics.overdamped import Overdamped
 from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Landscape
-from entropy_sim.landscapes.channel import Channel
 from entropy_sim.measurements.base import (
-    AnyDynamics,
-    AnyLandscape,
-    AnyNoise,
+    Execution,
     Floats,
+    Measurement,
     check_seed,
-    check_threads,
-    finish,
+    function_of,
 )
 from entropy_sim.noise.base import Noise
-from entropy_sim.noise.thermal import Thermal
 
 #: Points of the grid on which the effective potential is integrated.
 _FINE = 4001
@@ -52,18 +47,12 @@ def exact_effective_potential(landscape: Landscape, noise: Noise, dynamics: Dyna
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Measurement):
     """Energy, transverse stiffness, gradient noise and effective potential along the path; exact, nothing is simulated.
 
     The effective potential is U plus the work against the entropic force from s = 0, for this noise and dynamics.
     """
 
-    landscape: AnyLandscape = Channel()
-    """Loss landscape."""
-    noise: AnyNoise = Thermal()
-    """Noise."""
-    dynamics: AnyDynamics = Overdamped()
-    """Update rule."""
     points: int = 51
     """Points along the path."""
     seed: int = 0
@@ -74,9 +63,7 @@ class Profile:
         check_seed(self.seed)
         self.dynamics.check(self.landscape, self.noise)
 
-    def run(self, threads: int | None = None, progress: bool = False) -> xr.DataTree:
-        """The dataset: groups `profile` and `path`."""
-        check_threads(threads)
+    def measure(self, how: Execution) -> tuple[dict[str, xr.Dataset], Floats]:
         landscape, noise = self.landscape, self.noise
         s = np.linspace(0.0, 1.0, self.points)
         along, modes = ("path_kind", "s"), ("path_kind", "s", "eigenvalue_index")
@@ -94,7 +81,7 @@ class Profile:
         }
         if (stiffness > 0).all():
             values["log_determinant"] = np.log(stiffness).sum(axis=1)
-        if noise.supplies == "gradient_covariance":
+        if noise.supplies != "diffusion":
             transverse = noise.transverse(landscape, s)
             values["noise_eigenvalue"] = np.take_along_axis(transverse, order, axis=1)
             values["noise_trace_transverse"] = transverse.sum(axis=1)
@@ -109,17 +96,7 @@ class Profile:
             "eigenvalue_index": (("eigenvalue_index",), np.arange(stiffness.shape[1])),
         }
         attrs = {"effective_potential_zero": "s = 0", "hessian_max_eigenvalue_of": "the transverse Hessian"}
-        return finish(self, {"profile": schema.make("profile", variables, attrs)}, s, threads=threads)
+        return {"profile": schema.make("profile", variables, attrs)}, s
 
 
-def profile(
-    landscape: AnyLandscape,
-    noise: AnyNoise,
-    dynamics: AnyDynamics,
-    *,
-    threads: int | None = None,
-    progress: bool = False,
-    **options: Any,
-) -> xr.DataTree:
-    """`Profile(landscape, noise, dynamics, **options).run(threads, progress)`."""
-    return Profile(landscape, noise, dynamics, **options).run(threads, progress)
+profile = function_of(Profile)

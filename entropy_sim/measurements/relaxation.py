@@ -11,37 +11,27 @@ from tqdm import tqdm
 
 from entropy_sim import schema
 from entropy_sim._kernels import Ensemble
-from entropy_sim.dynamics.overdamped import Overdamped
 from entropy_sim.errors import require
-from entropy_sim.landscapes.channel import Channel
 from entropy_sim.measurements.base import (
-    AnyDynamics,
-    AnyLandscape,
-    AnyNoise,
+    Execution,
     Floats,
+    Measurement,
     check_counts,
     check_positions,
     check_seed,
-    check_threads,
-    finish,
+    function_of,
     steps_for,
 )
-from entropy_sim.noise.thermal import Thermal
+from entropy_sim.statistics import autocorrelation_time
 
 
 @dataclass(frozen=True)
-class Relaxation:
+class Relaxation(Measurement):
     """Position s(t), distance from the path and loss of walkers released on the path at s = starts, at rest.
 
     With `control`, the same without noise beside it (control = 1; one walker stands for all replicas).
     """
 
-    landscape: AnyLandscape = Channel()
-    """Loss landscape."""
-    noise: AnyNoise = Thermal()
-    """Noise."""
-    dynamics: AnyDynamics = Overdamped()
-    """Update rule."""
     starts: tuple[float, ...] = (0.2, 0.35, 0.5, 0.65, 0.8)
     """Positions s at which walkers are released."""
     replicas: int = 256
@@ -65,15 +55,30 @@ class Relaxation:
     def _stride(self) -> int:
         return steps_for("duration", self.duration, self.dynamics.time_step) // self.records
 
-    def _follow(self, replicas: int, threads: int | None, noisy: bool, progress: bool) -> dict[str, Floats]:
+    def _follow(self, replicas: int, how: Execution, noisy: bool) -> dict[str, Floats]:
         """position, distance, loss, each (starts, replicas, times), NaN once diverged."""
         landscape = self.landscape
         start = np.repeat(landscape.path(np.array(self.starts)), replicas, axis=0)
-        ensemble = Ensemble(landscape, self.noise, self.dynamics, start, seed=self.seed, threads=threads, noisy=noisy)
-        found: dict[str, list[Floats]] = {"position": [], "distance": [], "loss": []}
-        for record in tqdm(range(self.records + 1), desc="relaxation", disable=None if progress else True):
-            if record:
-                ensemble.advance(self._stride())
+        name = "relaxation" if noisy else "control"
+        ensemble = Ensemble(
+            landscape,
+            self.noise,
+            self.dynamics,
+            start,
+            seed=self.seed,
+            threads=how.threads,
+            noisy=noisy,
+            checkpoint=how.checkpoint,
+            name=name,
+        )
+        saved = how.checkpoint.load(name) if how.checkpoint else None
+        names = ("position", "distance", "loss")
+        found: dict[str, list[Floats]] = {n: list(saved[n]) if saved else [] for n in names}
+        first = len(found["position"])
+        bar = tqdm(range(first, self.records + 1), desc=name, disable=None if how.progress and noisy else True, delay=1)
+        for record in bar:
+            # Bound now: what an interruption saves are the records so far, whatever the loop does next.
+            ensemble.advance_to(record * self._stride(), extra=lambda: {n: np.array(v) for n, v in found.items()})
             theta = np.where(ensemble.diverged[:, None], np.nan, ensemble.theta)
             located = landscape.position(theta), landscape.distance(theta), landscape.energy(theta)
             for name, values in zip(found, located, strict=True):
@@ -81,12 +86,24 @@ class Relaxation:
         shape = (len(self.starts), replicas, self.records + 1)
         return {name: np.stack(values, axis=1).reshape(shape) for name, values in found.items()}
 
-    def run(self, threads: int | None = None, progress: bool = False) -> xr.DataTree:
-        """The dataset: groups `relaxation` and `path`."""
-        check_threads(threads)
-        found = [self._follow(self.replicas, threads, True, progress)]
+    def _correlations(self, distance: Floats) -> dict[str, Any]:
+        """Autocorrelation time of the distance from the path in the second half of the run, and sample sizes."""
+        late = distance[..., self.records // 2 :]
+        late = late[np.isfinite(late).all(axis=-1) & (np.ptp(late, axis=-1) > 0)]
+        spacing = self._stride() * self.dynamics.time_step
+        tau = float(np.mean(autocorrelation_time(late))) * spacing if late.size and late.shape[-1] > 3 else np.nan
+        alive = np.isfinite(distance[..., -1]).sum(axis=1)
+        return {
+            "autocorrelation_time": tau,
+            "autocorrelation_time_of": "the distance from the path, second half, mean over walkers",
+            "effective_sample_size": int(alive.min()),
+            "effective_sample_size_of": "an average over replicas at one time, for the start with the fewest left",
+        }
+
+    def measure(self, how: Execution) -> tuple[dict[str, xr.Dataset], Floats]:
+        found = [self._follow(self.replicas, how, True)]
         if self.control:
-            still = self._follow(1, threads, False, progress)
+            still = self._follow(1, how, False)
             found.append({n: np.repeat(v, self.replicas, axis=1) for n, v in still.items()})
         dims = (*(("control",) if self.control else ()), "start", "replica", "time")
         stacked = {n: np.stack([f[n] for f in found]) if self.control else found[0][n] for n in found[0]}
@@ -99,18 +116,8 @@ class Relaxation:
         }
         if self.control:
             variables["control"] = (("control",), np.arange(2))
-        group = schema.make("relaxation", variables)
-        return finish(self, {"relaxation": group}, np.linspace(0.0, 1.0, 51), threads=threads)
+        group = schema.make("relaxation", variables, self._correlations(found[0]["distance"]))
+        return {"relaxation": group}, np.linspace(0.0, 1.0, 51)
 
 
-def relaxation(
-    landscape: AnyLandscape,
-    noise: AnyNoise,
-    dynamics: AnyDynamics,
-    *,
-    threads: int | None = None,
-    progress: bool = False,
-    **options: Any,
-) -> xr.DataTree:
-    """`Relaxation(landscape, noise, dynamics, **options).run(threads, progress)`."""
-    return Relaxation(landscape, noise, dynamics, **options).run(threads, progress)
+relaxation = function_of(Relaxation)

@@ -10,17 +10,14 @@ import xarray as xr
 
 from entropy_sim import schema
 from entropy_sim._kernels import Ensemble, observe_function
-from entropy_sim.dynamics.overdamped import Overdamped
 from entropy_sim.errors import UserError, require
-from entropy_sim.landscapes.channel import Channel
 from entropy_sim.measurements.base import (
-    AnyDynamics,
-    AnyLandscape,
-    AnyNoise,
+    Execution,
+    Floats,
+    Measurement,
     check_counts,
     check_seed,
-    check_threads,
-    finish,
+    function_of,
     steps_for,
 )
 from entropy_sim.noise.thermal import Thermal
@@ -43,7 +40,7 @@ def _count(theta, gradient, located, frame, index, out, params):  # type: ignore
 
 
 @dataclass(frozen=True)
-class Stationary:
+class Stationary(Measurement):
     """Density of s in the stationary state, and its free energy: ``-T ln p`` for thermal noise, ``-ln p`` otherwise.
 
     Walkers start spread evenly over the path; a histogram is filled as they go. Error bars are the spread of 32 groups
@@ -52,12 +49,6 @@ class Stationary:
     Example. On a `Channel` with thermal noise ``p ∝ prod k_i^(-1/2) exp(-U/T)``.
     """
 
-    landscape: AnyLandscape = Channel()
-    """Loss landscape."""
-    noise: AnyNoise = Thermal()
-    """Noise."""
-    dynamics: AnyDynamics = Overdamped()
-    """Update rule."""
     bins: int = 50
     """Bins of s over 0…1."""
     walkers: int = 1024
@@ -92,9 +83,22 @@ class Stationary:
         require(self.stride <= steps, "stride", f"at most the {steps} steps of the duration", self.stride)
         return before, steps // self.stride
 
-    def run(self, threads: int | None = None, progress: bool = False) -> xr.DataTree:
-        """The dataset: groups `stationary` and `path`. Diverged walkers are not counted."""
-        check_threads(threads)
+    def _correlations(self, inside: Floats, counts: int) -> dict[str, Any]:
+        """Autocorrelation time of s and effective sample size, from the groups: Var of a mean is sigma² / size."""
+        centres = (np.arange(self.bins)[:, None] + 0.5) / self.bins
+        number = np.maximum(inside.sum(axis=0), 1.0)
+        means = (centres * inside).sum(axis=0) / number
+        mean = (centres * inside).sum() / number.sum()
+        variance = ((centres - mean) ** 2 * inside).sum() / number.sum()
+        spread = means.var(ddof=1) / _GROUPS
+        size = variance / spread if spread > 0 else np.nan
+        return {
+            "effective_sample_size": size,
+            "autocorrelation_time": self.walkers * counts / size * self.stride * self.dynamics.time_step,
+            "autocorrelation_time_of": f"s, from the spread of {_GROUPS} groups (25 % uncertain)",
+        }
+
+    def measure(self, how: Execution) -> tuple[dict[str, xr.Dataset], Floats]:
         before, counts = self._schedule()
         ensemble = Ensemble(
             self.landscape,
@@ -102,7 +106,8 @@ class Stationary:
             self.dynamics,
             self.landscape.path((np.arange(self.walkers) + 0.5) / self.walkers),
             seed=self.seed,
-            threads=threads,
+            threads=how.threads,
+            checkpoint=how.checkpoint,
             observer=_count,
             observer_params=np.array([self.bins], dtype=np.float64),
             out_shape=(self.bins + 1, _GROUPS),
@@ -110,7 +115,7 @@ class Stationary:
             observe_every=self.stride,
             locate=True,
         )
-        ensemble.advance(before + counts * self.stride, progress, "stationary")
+        ensemble.advance_to(before + counts * self.stride, how.progress, "stationary")
         total = ensemble.per_block.sum(axis=0)
         inside = total[:-1]
         per_group = self.bins * inside / np.maximum(inside.sum(axis=0), 1.0)
@@ -133,19 +138,10 @@ class Stationary:
             "outside": float(total[-1].sum() / max(total.sum(), 1.0)),
             "diverged": int(ensemble.diverged.sum()),
             "stderr_from": f"{_GROUPS} groups of walkers",
+            **self._correlations(inside, counts),
         }
         group = schema.make("stationary", variables, attrs)
-        return finish(self, {"stationary": group}, np.linspace(0.0, 1.0, 51), threads=threads)
+        return {"stationary": group}, np.linspace(0.0, 1.0, 51)
 
 
-def stationary(
-    landscape: AnyLandscape,
-    noise: AnyNoise,
-    dynamics: AnyDynamics,
-    *,
-    threads: int | None = None,
-    progress: bool = False,
-    **options: Any,
-) -> xr.DataTree:
-    """`Stationary(landscape, noise, dynamics, **options).run(threads, progress)`."""
-    return Stationary(landscape, noise, dynamics, **options).run(threads, progress)
+stationary = function_of(Stationary)

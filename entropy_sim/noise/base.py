@@ -12,31 +12,43 @@ from entropy_sim.errors import UserError
 from entropy_sim.landscapes.base import Landscape
 
 Floats = NDArray[np.float64]
-Supplies = Literal["diffusion", "gradient_covariance"]
+Supplies = Literal["diffusion", "gradient_covariance", "sampled_gradient"]
 
 
 class Noise:
     """Random forces. supplies: "diffusion" is D(theta) of dθ = -∇L dt + √(2 D) dW; "gradient_covariance" is C(theta)
-    of the minibatch gradient.
+    of the minibatch gradient; "sampled_gradient" is the gradient of samples really drawn, minus that of all.
 
-    `function` is compiled, `f(field, xi, params)`: it turns standard normals xi (d, walkers) into noise of covariance
-    2 D or C, in place. `field` (d, walkers) is what `field_function(landscape)` left there for the present theta.
+    `function` is compiled (`_kernels.noise_function`): it turns fresh standard normals into noise of covariance 2 D
+    or C for the present theta.
     """
 
     supplies: ClassVar[Supplies]
     function: ClassVar[Compiled]
     isotropic: ClassVar[bool] = False  # the same constant strength in all directions, everywhere
 
+    def function_for(self, landscape: Landscape) -> Compiled:
+        """The compiled function, where it depends on the landscape."""
+        return self.function
+
+    def normals(self, landscape: Landscape) -> int:
+        """Standard normals per walker and step."""
+        return landscape.dimension
+
     def field_function(self, landscape: Landscape) -> Compiled | None:
         """The landscape's compiled function that this noise reads, or None. Raises UserError if it has none."""
         return None
+
+    def field_rows(self, landscape: Landscape) -> int:
+        """Rows that `field_function` fills."""
+        return landscape.dimension
 
     def check(self, landscape: Landscape) -> None:
         """Raise UserError unless this noise can act on the landscape."""
         self.field_function(landscape)
 
-    def params(self, landscape: Landscape) -> Floats:
-        """The numbers the compiled function is given."""
+    def params(self, landscape: Landscape, time_step: float) -> Floats:
+        """The numbers the compiled function is given; time_step is that of the dynamics."""
         raise NotImplementedError
 
     def transverse(self, landscape: Landscape, s: ArrayLike) -> Floats:

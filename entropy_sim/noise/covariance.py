@@ -8,36 +8,35 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entropy_sim._kernels import Compiled, block_function
+from entropy_sim._kernels import Compiled, noise_function
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes.base import Landscape
 from entropy_sim.noise.base import Floats, Noise, Supplies
 
 
-@block_function
-def _factor(field, xi, params):  # type: ignore[no-untyped-def]
-    """xi <- F xi with a lower-triangular F (d²), or a diagonal one (d)."""
+@noise_function
+def _factor(theta, gradient, field, xi, noise, seed, first_walker, step, params):  # type: ignore[no-untyped-def]
+    """noise = F xi with a lower-triangular F (d²), or a diagonal one (d)."""
     d, walkers = xi.shape
     if params.size == d:
         for i in range(d):
             for w in range(walkers):
-                xi[i, w] *= params[i]
+                noise[i, w] = params[i] * xi[i, w]
         return
-    for row in range(d):
-        i = d - 1 - row  # from below, because row i needs the rows above it unchanged
+    for i in range(d):
         for w in range(walkers):
-            xi[i, w] *= params[i * d + i]
-        for j in range(i):
+            noise[i, w] = params[i * d] * xi[0, w]
+        for j in range(1, i + 1):
             element = params[i * d + j]
             for w in range(walkers):
-                xi[i, w] += element * xi[j, w]
+                noise[i, w] += element * xi[j, w]
 
 
-@block_function
-def _root(field, xi, params):  # type: ignore[no-untyped-def]
+@noise_function
+def _root(theta, gradient, field, xi, noise, seed, first_walker, step, params):  # type: ignore[no-untyped-def]
     for i in range(xi.shape[0]):
         for w in range(xi.shape[1]):
-            xi[i, w] *= np.sqrt(params[0] * max(field[i, w], 0.0))
+            noise[i, w] = xi[i, w] * np.sqrt(params[0] * max(field[i, w], 0.0))
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class GradientCovariance(Noise):
         c = np.array(self.covariance, dtype=np.float64)
         return c if len(c) == d and d > 1 else np.diag(np.broadcast_to(c[0], d))
 
-    def params(self, landscape: Landscape) -> Floats:
+    def params(self, landscape: Landscape, time_step: float) -> Floats:
         d = landscape.dimension
         c = self._matrix(d)
         if len(self.covariance) == 1:
@@ -118,7 +117,7 @@ class TabulatedCovariance(Noise):
             )
         return landscape.noise_variance
 
-    def params(self, landscape: Landscape) -> Floats:
+    def params(self, landscape: Landscape, time_step: float) -> Floats:
         return np.array([self.scale])
 
     def transverse(self, landscape: Landscape, s: ArrayLike) -> Floats:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entropy_sim._kernels import Compiled, block_function
+from entropy_sim._kernels import Compiled, noise_function
 from entropy_sim._random import fast_exp, fast_log
 from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Landscape
@@ -16,13 +16,13 @@ from entropy_sim.noise.base import Floats, Noise, Supplies, required_stiffness
 
 
 # params: amplitude along the path, transverse amplitude at k = 1, half the exponent.
-@block_function
-def _power(field, xi, params):  # type: ignore[no-untyped-def]
+@noise_function
+def _power(theta, gradient, field, xi, noise, seed, first_walker, step, params):  # type: ignore[no-untyped-def]
     for w in range(xi.shape[1]):
-        xi[0, w] *= params[0]
+        noise[0, w] = params[0] * xi[0, w]
     for i in range(1, xi.shape[0]):
         for w in range(xi.shape[1]):
-            xi[i, w] *= params[1] * fast_exp(params[2] * fast_log(field[i, w]))
+            noise[i, w] = xi[i, w] * params[1] * fast_exp(params[2] * fast_log(field[i, w]))
 
 
 def _check(**values: float) -> None:
@@ -55,7 +55,7 @@ class CurvaturePower(Noise):
     def field_function(self, landscape: Landscape) -> Compiled:
         return required_stiffness(self, landscape)
 
-    def params(self, landscape: Landscape) -> Floats:
+    def params(self, landscape: Landscape, time_step: float) -> Floats:
         return np.array([np.sqrt(2.0 * self.along_path), np.sqrt(2.0 * self.temperature), 0.5 * self.exponent])
 
     def transverse(self, landscape: Landscape, s: ArrayLike) -> Floats:
@@ -88,7 +88,7 @@ class CurvatureCovariance(Noise):
     def field_function(self, landscape: Landscape) -> Compiled:
         return required_stiffness(self, landscape)
 
-    def params(self, landscape: Landscape) -> Floats:
+    def params(self, landscape: Landscape, time_step: float) -> Floats:
         return np.array([np.sqrt(self.along_path), np.sqrt(self.scale), 0.5 * self.exponent])
 
     def transverse(self, landscape: Landscape, s: ArrayLike) -> Floats:

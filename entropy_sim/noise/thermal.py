@@ -8,17 +8,17 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entropy_sim._kernels import Compiled, block_function
+from entropy_sim._kernels import Compiled, noise_function
 from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Landscape
 from entropy_sim.noise.base import Floats, Noise, Supplies
 
 
-@block_function
-def _scale(field, xi, params):  # type: ignore[no-untyped-def]
+@noise_function
+def _scale(theta, gradient, field, xi, noise, seed, first_walker, step, params):  # type: ignore[no-untyped-def]
     for i in range(xi.shape[0]):
         for w in range(xi.shape[1]):
-            xi[i, w] *= params[0]
+            noise[i, w] = params[0] * xi[i, w]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Thermal(Noise):
         good = np.isfinite(self.temperature) and self.temperature >= 0
         require(bool(good), "noise.temperature", "a number >= 0", self.temperature)
 
-    def params(self, landscape: Landscape) -> Floats:
+    def params(self, landscape: Landscape, time_step: float) -> Floats:
         return np.array([np.sqrt(2.0 * self.temperature)])
 
     def transverse(self, landscape: Landscape, s: ArrayLike) -> Floats:

@@ -118,7 +118,7 @@ def test_heavy_ball_equals_an_obvious_loop():
 
 def _signs(noise):
     """A factor of C is unique up to the signs of its columns: those of the code's own factor."""
-    return np.sign(np.diag(noise.params(Quadratic()).reshape(2, 2)))
+    return np.sign(np.diag(noise.params(Quadratic(), 1.0).reshape(2, 2)))
 
 
 def test_without_noise_a_quadratic_contracts_exactly():

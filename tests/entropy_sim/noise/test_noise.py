@@ -22,12 +22,12 @@ def covariance(noise, landscape, s):
     """The exact covariance of the noise at path point s: its function applied to unit vectors."""
     d = landscape.dimension
     theta = np.ascontiguousarray(np.repeat(landscape.path(s), d, axis=0).T)
-    field = np.zeros((d, d))
+    field, gradient, factor = np.zeros((noise.field_rows(landscape), d)), np.zeros((d, d)), np.zeros((d, d))
     function = noise.field_function(landscape)
     if function is not None:
         function(theta, field, landscape.params())
-    factor = np.eye(d)
-    noise.function(field, factor, noise.params(landscape))
+    numbers = np.uint64(0), 0, 0, noise.params(landscape, 1.0)
+    noise.function_for(landscape)(theta, gradient, field, np.eye(d), factor, *numbers)
     return factor @ factor.T
 
 
