@@ -7,7 +7,7 @@ import pytest
 from numba import njit
 from scipy import stats
 
-from entropy_sim._random import fast_exp, fast_log, fill_normals, philox
+from entropy_sim._random import _normal_pair, fast_exp, fast_log, fill_normals, philox
 
 MASK = 0xFFFFFFFF
 
@@ -24,6 +24,12 @@ def _log_exp(x, log, exp):
         exp[i] = fast_exp(x[i])
 
 
+@njit
+def _pairs(radius_words, angle_words, out):
+    for i in range(radius_words.size):
+        out[i, 0], out[i, 1] = _normal_pair(radius_words[i], angle_words[i])
+
+
 def philox_python(counter, key):
     c, k = list(counter), list(key)
     for _ in range(10):
@@ -37,14 +43,16 @@ def normals_python(seed, walker, quad, batch):
     """The four normals of one counter, with the library's own log, sine and cosine."""
     counter = (walker, quad, batch & MASK, batch >> 32)
     words = philox_python(counter, (seed & MASK, seed >> 32))
-    out = []
-    for radius_word, angle_word in (words[:2], words[2:]):
-        radius = math.sqrt(-2.0 * math.log((radius_word + 0.5) * 2.0**-32))
-        angle = ((angle_word & 0x3FFFFFFF) + 0.5 - 2**29) * 2.0**-30 * math.pi / 2
-        cosine = math.cos(angle) * (-1 if angle_word >> 31 else 1)
-        pair = (cosine, math.sin(angle))
-        out += [radius * v for v in (pair[::-1] if angle_word >> 30 & 1 else pair)]
-    return out
+    return [*pair_python(*words[:2]), *pair_python(*words[2:])]
+
+
+def pair_python(radius_word, angle_word):
+    # log1p keeps the digits of u near 1.
+    radius = math.sqrt(-2.0 * math.log1p((radius_word + 0.5 - 2**32) * 2.0**-32))
+    angle = ((angle_word & 0x3FFFFFFF) + 0.5 - 2**29) * 2.0**-30 * math.pi / 2
+    cosine = math.cos(angle) * (-1 if angle_word >> 31 else 1)
+    pair = (cosine, math.sin(angle))
+    return [radius * v for v in (pair[::-1] if angle_word >> 30 & 1 else pair)]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +79,21 @@ def test_normals_are_those_of_seed_walker_and_batch(seed, walker, batch):
     fill_normals(out, np.uint64(seed), walker, batch)
     for w in (0, 1, 63):
         expected = normals_python(seed, walker + w, 0, batch) + normals_python(seed, walker + w, 1, batch)
-        np.testing.assert_allclose(out[:, w], expected, atol=2e-8)
+        np.testing.assert_allclose(out[:, w], expected, rtol=2e-10, atol=1e-16)
+
+
+def test_pairs_are_right_at_every_scale_and_whatever_the_upper_halves_hold():
+    powers = 2 ** np.arange(33)
+    edges = np.unique(np.concatenate([powers - 1, powers, powers + 1, MASK - powers]).clip(0, MASK)).astype(np.uint64)
+    some = np.random.default_rng(1).integers(0, 2**32, 2000, dtype=np.uint64)
+    radius_words = np.concatenate([np.repeat(edges, edges.size), some])
+    angle_words = np.concatenate([np.tile(edges, edges.size), some[::-1]])
+    clean, rubbish = np.empty((2, radius_words.size, 2))
+    _pairs(radius_words, angle_words, clean)
+    _pairs(radius_words | np.uint64(0xABCD1234 << 32), angle_words | np.uint64(MASK << 32), rubbish)
+    expected = [pair_python(int(r), int(a)) for r, a in zip(radius_words, angle_words, strict=True)]
+    np.testing.assert_allclose(clean, expected, rtol=2e-10, atol=1e-16)
+    np.testing.assert_array_equal(rubbish, clean)
 
 
 def test_log_and_exp_to_thirteen_digits():
