@@ -50,9 +50,9 @@ def checked_momentum(value: Values) -> Floats:
     return beta
 
 
-def require_stable(option: str, rate: Values, curvature: Floats, momentum: Values) -> None:
-    """Raise UserError naming the limit unless rate · k < 2 (1 + beta) everywhere."""
-    rate, limit = np.asarray(rate), 2.0 * (1.0 + np.asarray(momentum))
+def require_stable(option: str, rate: Values, curvature: Floats, momentum: Values, faster: Values = 1.0) -> None:
+    """Raise UserError naming the limit unless rate · k < 2 (1 + beta) / faster everywhere."""
+    rate, limit = np.asarray(rate), 2.0 * (1.0 + np.asarray(momentum)) / np.asarray(faster)
     bad = ~(rate * curvature < limit)
     if np.any(bad):
         r, k, l = (float(np.broadcast_to(a, bad.shape)[bad].flat[0]) for a in (rate, curvature, limit))
