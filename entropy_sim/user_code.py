@@ -1,0 +1,244 @@
+"""Functions from a user's own Python file, compiled for the loop; the configuration keeps the file's text.
+
+A file may define plain functions in the subset of Python and NumPy that numba compiles; they may call each other, and
+what they call is compiled too. Of every function the loop needs, two forms are understood:
+
+    def energy(x, p): ...               one point: x (d,) and the parameters p give a number, a tuple or an array
+    def gradient(theta, out, p): ...    a block of points: theta (d, points), out (rows, points) is filled
+
+and `p` may be left out of the first. Which form it is, is seen by the number of arguments.
+
+What is compiled from text has no file of its own that numba's cache could watch (and a user's file may import others),
+so it is compiled in every process, which takes about a second; nothing stale is ever run.
+
+A configuration that is read back runs the text it holds if the file is gone: it is a program. A file that is there but
+is no longer the same is refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import linecache
+import re
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import float64, njit
+from numba import types as numba_types
+from numba.core.dispatcher import Dispatcher
+from numba.core.errors import NumbaError
+
+from entropy_sim._kernels import _BLOCK, _OPTIONS, _VECTOR
+from entropy_sim.errors import UserError
+
+
+def sha256(text: str) -> str:
+    """SHA-256 of a text in UTF-8, hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def settle(option: str, file: str, known: str, text: str) -> tuple[str, str]:
+    """SHA-256 and text of `file`: as it is now, or, where it is gone, as a configuration kept it.
+
+    known: the SHA-256 that a configuration names, or "" to take the file as it is. Raises UserError, naming the
+    option, for a file that cannot be read or that is not the one of the configuration.
+    """
+    path = Path(file.partition(":")[0] if not Path(file).is_file() else file)
+    if path.is_file():
+        try:
+            found = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{option}: expected a readable Python file, found {path} ({error})") from error
+        if known not in ("", sha256(found)):
+            raise UserError(
+                f"{option}: expected {path} as the configuration knows it (SHA-256 {known[:12]}…), found it changed "
+                f"({sha256(found)[:12]}…); --{option.rpartition('.')[0] or option}.sha256 '' takes it as it is now"
+            )
+        return sha256(found), found
+    if not text:
+        raise UserError(f"{option}: expected a Python file, found no file {path}")
+    if known not in ("", sha256(text)):
+        raise UserError(f"{option}: expected the text of SHA-256 {known[:12]}… for {path}, found {sha256(text)[:12]}…")
+    return sha256(text), text
+
+
+def named(file: str, default: str) -> tuple[str, str]:
+    """`path.py:name` as (path, name), and `path.py` as (path, default)."""
+    path, colon, name = file.rpartition(":")
+    return (path, name) if colon and name.isidentifier() else (file, default)
+
+
+@functools.lru_cache(maxsize=64)
+def load(option: str, file: str, text: str) -> UserModule:
+    """Execute the text of `file` (which need not exist any more). Raises UserError if that fails."""
+    return UserModule(option, file, text)
+
+
+class BlockFunction:
+    """A block function made from a user's: it stands where a `_kernels.Compiled` stands."""
+
+    def __init__(self, pointer: Any, name: str) -> None:
+        self.pointer, self.__name__ = pointer, name
+
+    def __call__(self, *arguments: Any) -> None:
+        self.pointer(*arguments)
+
+
+class UserModule:
+    """What a user's file defines. Errors are UserErrors of one line that name the option and the file."""
+
+    def __init__(self, option: str, file: str, text: str) -> None:
+        self.option, self.file = option, file
+        name = str(Path(file))
+        # Tracebacks and numba's messages quote the text that is run, not what the file may hold by now.
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+        plain, self.globals = self._execute(text, name), self._execute(text, name)
+        self._python: dict[str, Callable[..., Any]] = {}
+        for key, value in list(self.globals.items()):
+            function = value.py_func if isinstance(value, Dispatcher) else value
+            if isinstance(function, types.FunctionType) and function.__globals__ is self.globals:
+                self._python[key] = plain[key]
+                # Compiled functions can only call compiled ones; nothing is compiled before it is called.
+                self.globals[key] = njit(**_OPTIONS)(function)
+
+    def _execute(self, text: str, name: str) -> dict[str, Any]:
+        """What the text defines: once as it stands, once to be compiled."""
+        found: dict[str, Any] = {"__name__": "entropic_user_file", "__file__": name}
+        try:
+            exec(compile(text, name, "exec"), found)
+        except SyntaxError as error:
+            message = f"expected Python in {self.file}, found a syntax error in line {error.lineno}: {error.msg}"
+            raise self._error(message) from None
+        except Exception as error:
+            message = f"expected {self.file} to load, found {type(error).__name__}{self._line(error)}: {error}"
+            raise self._error(message) from error
+        return found
+
+    def _error(self, message: str) -> UserError:
+        return UserError(" ".join(f"{self.option}: {message}".split()))
+
+    def _line(self, error: BaseException) -> str:
+        trace, line = error.__traceback__, None
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == str(Path(self.file)):
+                line = trace.tb_lineno
+            trace = trace.tb_next
+        return f" in line {line}" if line else ""
+
+    def has(self, name: str) -> bool:
+        """Whether the file defines a function of this name."""
+        return name in self._python
+
+    def python(self, name: str) -> Callable[..., Any]:
+        """The function of this name, as it stands in the file."""
+        if name not in self._python:
+            found = ", ".join(self._python) or "no function"
+            raise self._error(f"expected a function {name} in {self.file}, found {found}")
+        return self._python[name]
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call the function as plain Python, with as many of the arguments as it takes."""
+        function = self.python(name)
+        try:
+            return function(*arguments[: self.arguments(name)])
+        except NumbaError as error:
+            raise self._does_not_compile(name, error) from None
+        except Exception as error:
+            raise self._error(
+                f"expected {name} of {self.file} to work, found {type(error).__name__}{self._line(error)}: {error}"
+            ) from error
+
+    def arguments(self, name: str) -> int:
+        """Number of arguments the function takes."""
+        return len(inspect.signature(self.python(name)).parameters)
+
+    def compiled(self, name: str, *types_: Any) -> tuple[Any, Any]:
+        """The function compiled for arguments of these numba types (as many as it takes), and its return type."""
+        function = self.python(name)
+        dispatcher = self.globals[name]
+        signature = tuple(types_[: self.arguments(name)])
+        if len(signature) != self.arguments(name):
+            raise self._error(
+                f"expected {name} of {self.file} to take at most {len(types_)} arguments, "
+                f"found {inspect.signature(function)}"
+            )
+        try:
+            dispatcher.compile(signature)
+        except NumbaError as error:
+            raise self._does_not_compile(name, error) from None
+        except Exception as error:  # numba lets a few of Python's own through
+            message = f"expected {name} of {self.file} to compile, found {type(error).__name__}: {error}"
+            raise self._error(message) from error
+        return dispatcher, dispatcher.overloads[signature].signature.return_type
+
+    def _does_not_compile(self, name: str, error: Exception) -> UserError:
+        text = str(error)
+        lines = re.findall(rf"{re.escape(str(Path(self.file)))}\W+(?:line )?(\d+)", text)
+        skip = r"Failed in nopython|During:|File |<source|There are|>>>|Overload|This error|$|- |\*|def "
+        useful = [t for t in (line.strip() for line in text.splitlines()) if not re.match(skip, t)]
+        reason = re.sub(r"\x1b\[[0-9;]*m", "", useful[0] if useful else type(error).__name__)
+        where = f" (line {lines[-1]})" if lines else ""
+        return self._error(f"expected {name} of {self.file} to compile with numba, found: {reason}{where}")
+
+    def point(self, name: str, rows: int) -> Any:
+        """The function of one point, `f(x, params, out)`, compiled, from `name(x)` or `name(x, params)`."""
+        function, kind = self.compiled(name, _VECTOR, _VECTOR)
+        given = "x" if self.arguments(name) == 1 else "x, params"
+        if isinstance(kind, numba_types.BaseTuple):
+            if len(kind) != rows:
+                raise self._error(f"expected {rows} numbers from {name} of {self.file}, found {len(kind)}")
+            body = "\n".join(f"    out[{i}] = value[{i}]" for i in range(rows))
+        elif isinstance(kind, numba_types.Array):
+            if kind.ndim != 1:
+                raise self._error(f"expected an array of {rows} from {name} of {self.file}, found {kind.ndim} axes")
+            # Checked here, since the compiled loop does not look at bounds; `Custom` calls it at once to see the size.
+            body = f"    for i in range({rows}):\n        out[i] = value[i] if value.size == {rows} else np.nan"
+        elif isinstance(kind, (numba_types.Integer, numba_types.Float, numba_types.Boolean)) and rows == 1:
+            body = "    out[0] = value"
+        else:
+            wanted = "a number" if rows == 1 else f"{rows} numbers (a tuple or an array)"
+            raise self._error(f"expected {wanted} from {name} of {self.file}, found {kind}")
+        return self._generate(f"def f(x, params, out):\n    value = function({given})\n{body}\n", function, None)
+
+    def block(self, name: str, rows: int) -> BlockFunction:
+        """The function as a block function: theta (d, points), out (rows, points), params."""
+        if self.arguments(name) == 3:
+            function = self.compiled(name, *_BLOCK.args)[0]
+            text = "def f(theta, out, params):\n    function(theta, out, params)\n"
+        else:
+            function = self.point(name, rows)
+            text = (
+                "def f(theta, out, params):\n"
+                "    x, value = np.empty(theta.shape[0]), np.empty(out.shape[0])\n"
+                "    for w in range(theta.shape[1]):\n"
+                "        for i in range(theta.shape[0]):\n"
+                "            x[i] = theta[i, w]\n"
+                "        function(x, params, value)\n"
+                "        for i in range(out.shape[0]):\n"
+                "            out[i, w] = value[i]\n"
+            )
+        return BlockFunction(self._generate(text, function, _BLOCK, name), name)
+
+    def scalar(self, name: str) -> Any:
+        """The function of one number (and parameters), `f(s)` or `f(s, params)`, as compiled `f(s, params)`."""
+        function, kind = self.compiled(name, float64, _VECTOR)
+        if not isinstance(kind, (numba_types.Integer, numba_types.Float)):
+            raise self._error(f"expected a number from {name} of {self.file}, found {kind}")
+        given = "x" if self.arguments(name) == 1 else "x, params"
+        return self._generate(
+            f"def f(x, params):\n    return float(function({given}))\n", function, float64(float64, _VECTOR), name
+        )
+
+    def _generate(self, text: str, function: Any, signature: Any, name: str = "") -> Any:
+        namespace = {"np": np, "function": function}
+        exec(text, namespace)
+        jit = njit(**_OPTIONS) if signature is None else functools.partial(njit, **_OPTIONS)(signature)
+        try:
+            return jit(namespace["f"])
+        except NumbaError as error:
+            raise self._does_not_compile(name, error) from None
