@@ -67,6 +67,35 @@ def choices(kind: type, default: Any, given: dict[str, str], prefix: str = "") -
     return tokens
 
 
+def option_names(kind: type, default: Any, given: dict[str, str], prefix: str = "") -> list[str]:
+    """Every option of the selection, as it is written on the command line without its dashes."""
+    names: list[str] = []
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        key = prefix + kebab(field.name)
+        present = getattr(default, field.name, None) if default is not None else None
+        members = {kebab(m.__name__): m for m in _members(hints[field.name])}
+        if members:
+            member = members[given.get(key) or kebab(type(present).__name__)]
+            inner = present if isinstance(present, member) else _default_of(member)
+            names += option_names(member, inner, given, f"{key}.")
+        elif dataclasses.is_dataclass(present):
+            names += option_names(type(present), present, given, "" if _flattened(hints[field.name]) else f"{key}.")
+        else:
+            names.append(key)
+    return names
+
+
+def in_options(message: str, names: Sequence[str]) -> str:
+    """A message about a field, `stiffness.end: expected …`, with the option that a user typed in the field's place."""
+    found = re.match(r"(?:--)?([a-z_][\w.]*)(?=(\[\d+\])?: expected )", message)
+    if found is None:
+        return message
+    field = kebab(found[1])
+    fitting = [n for n in names if n == field] or [n for n in names if n.endswith(f".{field}")]
+    return f"--{fitting[0]}{message[found.end() :]}" if len(fitting) == 1 else message
+
+
 def _flattened(hint: Any) -> bool:
     return any(getattr(note, "name", None) == "" for note in getattr(hint, "__metadata__", ()))
 
@@ -96,6 +125,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T, des
     if {"-h", "--help"} & set(options):
         print(_preface(kind, default, description))
     errors = io.StringIO()
+    names = option_names(kind, default, given)
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(
@@ -109,7 +139,9 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T, des
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UserError(f"{prog}: {_one_line(errors.getvalue())}") from None
+        raise UserError(f"{prog}: {in_options(_one_line(errors.getvalue()), names)}") from None
+    except UserError as error:
+        raise UserError(f"{prog}: {in_options(str(error), names)}") from None
 
 
 def nouns_of(kind: type, default: Any, prefix: str = "") -> dict[str, list[str]]:
@@ -143,15 +175,34 @@ def _preface(kind: type, default: Any, description: str) -> str:
 def _one_line(box: str) -> str:
     """tyro's message without its box and its help text (which says nothing an error needs)."""
     lines: list[str] = []
+    if "╭" not in box:  # drawn with dashes where stdout is not UTF-8: the title, a rule, the message, a rule
+        box = re.sub(r"\A.*?\n *-{5,} *\n", "", box, flags=re.DOTALL)
     for line in box.splitlines():
         text = line.strip("│ ").strip()
-        if re.match(r"^[─╭╰]", text):
+        if re.match(r"^[─╭╰]|^-{5,}", text):
             if lines and not text.startswith("╭"):
                 break
             continue
         if text:
             lines.append(text)
     text = re.sub(r"\s+", " ", " ".join(lines))
+    # Python's own words for a number that is none.
+    text = re.sub(
+        r"^Error parsing (--\S+): invalid literal for int\(\) .*: (.*)$", r"\1: expected a whole number, found \2", text
+    )
+    text = re.sub(
+        r"^Error parsing (--\S+): could not convert string to float: (.*)$", r"\1: expected a number, found \2", text
+    )
+    text = re.sub(
+        r"^Error parsing (--\S+): Could not find valid parse for arguments: (.*)$",
+        r"\1: expected numbers, found \2",
+        text,
+    )
+    text = re.sub(
+        r"^Error parsing (--\S+): no type matching (\S+) could be instantiated from (\[.*?\])\..*$",
+        lambda m: f"{m[1]}: expected {m[2].replace('{None}', 'None').replace('|', ' or ')}, found {m[3]}",
+        text,
+    )
     # What a dataclass refuses names its option itself.
     text = re.sub(r"^Error parsing [\w.-]+: (?=[\w.-]+: expected )", "", text)
     return text or "options could not be read (see --help)"

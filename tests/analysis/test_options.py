@@ -98,7 +98,7 @@ def test_a_loaded_configuration_gives_the_defaults():
     ("arguments", "message"),
     [
         (["--nonsense", "1"], "entropic simulate measure: Unrecognized options: --nonsense"),
-        (["--starts", "a"], "entropic simulate measure: Error parsing --starts.*'a'"),
+        (["--starts", "a"], "entropic simulate measure: --starts: expected numbers, found.*'a'"),
         (["--scheme", "third"], "'third' for argument '--scheme'. Expected one of"),
         (["landscape:hill"], "landscape: expected one of channel, muller-brown, found 'hill'"),
         (["nouns:hill"], "unknown choice nouns .expected one of: landscape, landscape.stiffness, noise"),
@@ -146,3 +146,19 @@ def test_help_lists_every_choice_of_every_noun_and_what_is_run(capsys):
         "noise: thermal",
     ):
         assert part in shown
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("stiffness.height: expected a number, found x", "--system.stiffness.height: expected a number, found x"),
+        ("time_windows: expected one, found 0", "--time-windows: expected one, found 0"),
+        ("positions[1]: expected a number, found x", "--positions[1]: expected a number, found x"),
+        ("height: expected a number, found x", "height: expected a number, found x"),  # two options end so
+        ("noise: expected another, found Thermal", "noise: expected another, found Thermal"),
+        ("no option at all", "no option at all"),
+    ],
+)
+def test_a_field_is_named_as_the_option_that_was_typed(message, expected):
+    names = ["system.stiffness.height", "other.height", "time-windows", "positions"]
+    assert options.in_options(message, names) == expected
