@@ -278,6 +278,8 @@ def _summary(tree: Any) -> str:
         "source",
         "system",
         "noise",
+        "dynamics",
+        "timescale_ratio",
         "normalization_mode",
         "device",
         "seed",
@@ -286,7 +288,8 @@ def _summary(tree: Any) -> str:
         "git_commit",
     ):
         if name in tree.attrs:
-            lines.append(f"  {name:18} {tree.attrs[name]}")
+            value = tree.attrs[name]
+            lines.append(f"  {name:18} {value:.3g}" if isinstance(value, float) else f"  {name:18} {value}")
     for group, node in tree.children.items():
         dataset = node.to_dataset()
         sizes = ", ".join(f"{d} {n}" for d, n in dataset.sizes.items())
@@ -295,6 +298,11 @@ def _summary(tree: Any) -> str:
         if any(missing.values()):
             found = (f"{n} {count} of {dataset[n].size}" for n, count in missing.items() if count)
             lines.append(f"  {'':18} without a value (NaN): {', '.join(found)}")
+        found = {n: dataset.attrs[n] for n in ("autocorrelation_time", "effective_sample_size") if n in dataset.attrs}
+        if found:
+            lines.append(f"  {'':18} {', '.join(f'{n} {value:.3g}' for n, value in found.items())}")
+        if "diverged" in dataset.attrs:
+            lines.append(f"  {'':18} diverged: {dataset.attrs['diverged']}")
         if "diverged" in dataset:
             diverged = int((dataset["diverged"] > 0).sum())
             lines.append(f"  {'':18} diverged: {diverged} of {dataset['diverged'].notnull().sum().item()}")
