@@ -298,9 +298,9 @@ def _summary(tree: Any) -> str:
         if any(missing.values()):
             found = (f"{n} {count} of {dataset[n].size}" for n, count in missing.items() if count)
             lines.append(f"  {'':18} without a value (NaN): {', '.join(found)}")
-        found = {n: dataset.attrs[n] for n in ("autocorrelation_time", "effective_sample_size") if n in dataset.attrs}
-        if found:
-            lines.append(f"  {'':18} {', '.join(f'{n} {value:.3g}' for n, value in found.items())}")
+        sizes_of = [n for n in ("autocorrelation_time", "effective_sample_size") if n in dataset.attrs]
+        if sizes_of:
+            lines.append(f"  {'':18} {', '.join(f'{n} {dataset.attrs[n]:.3g}' for n in sizes_of)}")
         if "diverged" in dataset.attrs:
             lines.append(f"  {'':18} diverged: {dataset.attrs['diverged']}")
         if "diverged" in dataset:
