@@ -21,7 +21,7 @@ _HOMES = {
         "Tabulated",
     ),
     "noise": ("CurvatureCovariance", "CurvaturePower", "GradientCovariance", "TabulatedCovariance", "Thermal"),
-    "dynamics": ("Overdamped", "SGD"),
+    "dynamics": ("SGD", "Adam", "Overdamped", "Preconditioned", "Underdamped"),
     "measurements": (
         "MeanForce",
         "Profile",

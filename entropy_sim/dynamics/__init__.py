@@ -5,7 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_HOMES = {"SGD": "sgd", "Dynamics": "base", "Overdamped": "overdamped"}
+_HOMES = {
+    "SGD": "sgd",
+    "Adam": "adam",
+    "Dynamics": "base",
+    "Overdamped": "overdamped",
+    "Preconditioned": "preconditioned",
+    "Underdamped": "underdamped",
+}
 __all__ = sorted(_HOMES)
 
 

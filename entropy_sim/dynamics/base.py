@@ -27,7 +27,7 @@ class Dynamics:
 
     @property
     def time_step(self) -> float:
-        """Time per step on the common clock (mobility 1): h, or eta / (1 - beta)."""
+        """Time per step on the common clock (mobility 1 along the path): h, or eta / (1 - beta)."""
         raise NotImplementedError
 
     def memory_rows(self, dimension: int) -> int:
@@ -58,5 +58,19 @@ class Dynamics:
         raise NotImplementedError
 
     def variance(self, curvature: Floats, noise: Floats) -> Floats:
-        """Stationary variance of a mode of stiffness k > 0 under the noise D or C, exact for this update rule."""
+        """Stationary variance of a mode of stiffness k > 0 under the noise D or C, exact for this update rule.
+
+        Raises UserError where no exact form is known."""
         raise NotImplementedError
+
+    def has_exact_variance(self, landscape: Landscape) -> bool:
+        """Whether `variance` is that of the displacement from the landscape's path, everywhere on it."""
+        return True
+
+    def relaxation_rate(self, curvature: Floats, noise: Floats) -> Floats:
+        """Rate at which a mode of stiffness k > 0 relaxes under the noise D or C, on the common clock, small steps."""
+        return curvature
+
+    def diffusion(self, noise: Floats, supplies: Supplies) -> Floats:
+        """Diffusion along the path on the common clock of the noise D or C: D itself, or C · time step / 2."""
+        return noise if supplies == "diffusion" else 0.5 * self.time_step * noise

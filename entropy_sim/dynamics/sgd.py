@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with heavy-ball momentum."""
+"""Stochastic gradient descent with heavy-ball or Nesterov momentum and weight decay."""
 
 from __future__ import annotations
 
@@ -11,45 +11,59 @@ from entropy_sim import theory
 from entropy_sim._kernels import Compiled, update_function
 from entropy_sim.dynamics.base import Dynamics, Floats
 from entropy_sim.errors import UserError, require
+from entropy_sim.landscapes.base import Landscape
 from entropy_sim.noise.base import Supplies
 
 
-# params: eta, beta. memory: the velocity, if there is momentum.
+# params: eta, beta, 1 if Nesterov, weight decay. memory: the velocity v, if there is momentum; PyTorch's buffer is
+# -v / eta.
 @update_function
 def _step(theta, gradient, noise, field, memory, params):  # type: ignore[no-untyped-def]
-    eta, beta = params[0], params[1]
+    eta, beta, nesterov, decay = params[0], params[1], params[2] != 0.0, params[3]
     if memory.shape[0] == 0:
         for i in range(theta.shape[0]):
             for w in range(theta.shape[1]):
-                theta[i, w] -= eta * (gradient[i, w] + noise[i, w])
+                theta[i, w] -= eta * (gradient[i, w] + noise[i, w] + decay * theta[i, w])
         return
+    # Heavy ball: theta += v. Nesterov: theta += beta v - eta g, which is PyTorch's -eta (g + beta buffer).
+    ahead, kick = (beta, eta) if nesterov else (1.0, 0.0)
     for i in range(theta.shape[0]):
         for w in range(theta.shape[1]):
-            memory[i, w] = beta * memory[i, w] - eta * (gradient[i, w] + noise[i, w])
-            theta[i, w] += memory[i, w]
+            g = gradient[i, w] + noise[i, w] + decay * theta[i, w]
+            memory[i, w] = beta * memory[i, w] - eta * g
+            theta[i, w] += ahead * memory[i, w] - kick * g
 
 
 @dataclass(frozen=True)
 class SGD(Dynamics):
-    """``v <- beta v - eta (∇L + xi)``, ``θ <- θ + v``, ``Cov xi = C``. Accepts a gradient covariance or
-    sampled gradients.
+    """``v <- beta v - eta (∇L + xi + lambda θ)``, ``θ <- θ + v``, ``Cov xi = C``, as torch.optim.SGD. Accepts a
+    gradient covariance or sampled gradients.
 
-    Time is eta · step / (1 - beta). On ``1/2 k x²`` the variance is
-    ``eta C (1+beta) / (k (1-beta) (2(1+beta) - eta k))``.
+    Nesterov momentum: ``θ <- θ + beta v - eta (∇L + xi + lambda θ)`` with the new v (Sutskever et al., ICML 2013).
+    Weight decay lambda moves the parameters only: recorded losses and forces are those of L.
+
+    Time is eta · step / (1 - beta) for either momentum. On ``1/2 k x²``, q = k + lambda, the variance is
+    ``eta C (1+beta) / (q (1-beta) (2(1+beta) - eta q))`` (heavy ball; `theory.variance_sgd_nesterov` for the other).
     """
 
     learning_rate: float = 0.005
-    """Learning rate eta, parameter² / loss; stable while eta k < 2 (1 + momentum) for every stiffness k."""
+    """Learning rate eta, parameter² / loss; stable while eta (k + weight_decay) < 2 (1 + momentum) for every stiffness
+    k, with Nesterov momentum 2 (1 + momentum) / (1 + 2 momentum)."""
     momentum: float = 0.0
-    """Heavy-ball momentum beta (0 <= beta < 1)."""
+    """Momentum beta (0 <= beta < 1)."""
+    nesterov: bool = False
+    """Nesterov's momentum rather than heavy-ball."""
+    weight_decay: float = 0.0
+    """Weight decay lambda, loss / parameter² (>= 0)."""
 
     accepts: ClassVar[tuple[Supplies, ...]] = ("gradient_covariance", "sampled_gradient")
     function: ClassVar[Compiled] = _step
 
     def __post_init__(self) -> None:
-        positive = bool(np.isfinite(self.learning_rate) and self.learning_rate > 0)
-        require(positive, "dynamics.learning_rate", "a positive number", self.learning_rate)
-        require(0.0 <= self.momentum < 1.0, "dynamics.momentum", "0 <= momentum < 1", self.momentum)
+        check_learning_rate(self.learning_rate)
+        check_momentum(self.momentum)
+        require(self.momentum > 0 or not self.nesterov, "dynamics.momentum", "above 0 for nesterov", self.momentum)
+        check_weight_decay(self.weight_decay)
 
     @property
     def time_step(self) -> float:
@@ -59,15 +73,45 @@ class SGD(Dynamics):
         return dimension if self.momentum else 0
 
     def params(self) -> Floats:
-        return np.array([self.learning_rate, self.momentum])
+        return np.array([self.learning_rate, self.momentum, float(self.nesterov), self.weight_decay])
 
     def check_stability(self, stiffness: float) -> None:
-        if stiffness * self.learning_rate >= 2.0 * (1.0 + self.momentum):
-            limit = float(theory.stability_limit(stiffness, self.momentum))
+        most = 2.0 * (1.0 + self.momentum) / (1.0 + 2.0 * self.momentum * self.nesterov)
+        if (stiffness + self.weight_decay) * self.learning_rate >= most:
+            limit = float(theory.stability_limit(stiffness, self.momentum, self.weight_decay, nesterov=self.nesterov))
+            k = "(k + weight_decay)" if self.weight_decay else "k"
+            formula = f"((1 + 2 momentum) {k})" if self.nesterov else k
             raise UserError(
-                f"dynamics.learning_rate: expected less than {limit:g}, the stability limit 2 (1 + momentum)/k at the "
-                f"largest stiffness {stiffness:g}, found {self.learning_rate:g}"
+                f"dynamics.learning_rate: expected less than {limit:g}, the stability limit 2 (1 + momentum)/{formula} "
+                f"at the largest stiffness {stiffness:g}, found {self.learning_rate:g}"
             )
 
     def variance(self, curvature: Floats, noise: Floats) -> Floats:
-        return theory.variance_sgd(curvature, noise, self.learning_rate, self.momentum)
+        formula = theory.variance_sgd_nesterov if self.nesterov else theory.variance_sgd
+        return formula(curvature, noise, self.learning_rate, self.momentum, self.weight_decay)
+
+    def has_exact_variance(self, landscape: Landscape) -> bool:
+        return self.weight_decay == 0.0 or leads_to_the_path(landscape)
+
+    def relaxation_rate(self, curvature: Floats, noise: Floats) -> Floats:
+        return curvature + self.weight_decay
+
+
+def leads_to_the_path(landscape: Landscape) -> bool:
+    """Whether weight decay pulls towards the landscape's path, and not across it: the path lies on a line through 0."""
+    s = np.linspace(0.0, 1.0, 101)
+    gamma, t = landscape.path(s), landscape.tangent(s)
+    across = gamma - np.einsum("nd,nd->n", gamma, t)[:, None] * t
+    return bool(np.abs(across).max() <= 1e-12 * max(1.0, float(np.abs(gamma).max())))
+
+
+def check_learning_rate(value: float) -> None:
+    require(bool(np.isfinite(value) and value > 0), "dynamics.learning_rate", "a positive number", value)
+
+
+def check_momentum(value: float, option: str = "momentum") -> None:
+    require(0.0 <= value < 1.0, f"dynamics.{option}", f"0 <= {option} < 1", value)
+
+
+def check_weight_decay(value: float) -> None:
+    require(bool(np.isfinite(value) and value >= 0), "dynamics.weight_decay", "a number >= 0", value)

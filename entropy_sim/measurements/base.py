@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from entropy_sim import run_files, schema
 from entropy_sim._kernels import default_threads
 from entropy_sim.checkpoint import Checkpoint
+from entropy_sim.dynamics.adam import Adam
 from entropy_sim.dynamics.overdamped import Overdamped
+from entropy_sim.dynamics.preconditioned import Preconditioned
 from entropy_sim.dynamics.sgd import SGD
+from entropy_sim.dynamics.underdamped import Underdamped
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes.base import Landscape
 from entropy_sim.landscapes.channel import Channel
@@ -29,7 +32,7 @@ from entropy_sim.noise.thermal import Thermal
 Floats = NDArray[np.float64]
 AnyLandscape = Channel | Tabulated | Quadratic | MullerBrown
 AnyNoise = Thermal | CurvaturePower | CurvatureCovariance | GradientCovariance | TabulatedCovariance
-AnyDynamics = Overdamped | SGD
+AnyDynamics = Overdamped | Underdamped | SGD | Adam | Preconditioned
 
 
 def path_group(landscape: Landscape, s: Floats) -> xr.Dataset:
@@ -127,13 +130,14 @@ def timescale_ratio(landscape: AnyLandscape, noise: AnyNoise, dynamics: AnyDynam
     over the time in which y diffuses the length on which k_i changes; reduced dynamics need it small.
 
     NaN where no transverse mode is stiff or the noise has no variance. For gradient noise D_y = C_y · time step / 2.
+    Update rules with another relaxation rate than k_i, or another D_y, say so (`Dynamics`).
     """
     s = np.linspace(0.0, 1.0, 1001)
     k, slope = landscape.curvature(s), landscape.curvature_slope(s)
-    along = noise.along(landscape, s)
-    diffusion = along if noise.supplies == "diffusion" else 0.5 * dynamics.time_step * along
+    diffusion = dynamics.diffusion(noise.along(landscape, s), noise.supplies)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(k > 0, diffusion[:, None] * slope**2 / k**3, np.nan)
+        rate = dynamics.relaxation_rate(k, noise.transverse(landscape, s))
+        ratio = np.where(k > 0, diffusion[:, None] * (slope / k) ** 2 / rate, np.nan)
     return float(np.nanmax(ratio)) if np.isfinite(ratio).any() else float("nan")
 
 

@@ -36,10 +36,11 @@ def exact_mean_force(landscape: Landscape, noise: Noise, dynamics: Dynamics, s: 
 
 
 def exact_effective_potential(landscape: Landscape, noise: Noise, dynamics: Dynamics, s: Floats) -> Floats | None:
-    """``U + int dy 1/2 sum_i k_i' <x_i²>`` from s = 0, (n,); None where some transverse mode is not stiff."""
+    """``U + int dy 1/2 sum_i k_i' <x_i²>`` from s = 0, (n,); None where some transverse mode is not stiff, or this
+    dynamics has no exact variance about the path."""
     fine = np.linspace(0.0, 1.0, _FINE)
     curvature = landscape.curvature(fine)
-    if not (curvature > 0).all():
+    if not ((curvature > 0).all() and dynamics.has_exact_variance(landscape)):
         return None
     variance = dynamics.variance(curvature, noise.transverse(landscape, fine))
     slope = 0.5 * (landscape.curvature_slope(fine) * variance).sum(axis=1) * landscape.arc_length
