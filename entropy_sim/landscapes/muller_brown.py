@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.interpolate import CubicSpline
 
 from entropy_sim._kernels import Compiled, block_function
 from entropy_sim._random import fast_exp
 from entropy_sim.errors import require
-from entropy_sim.landscapes.base import Floats, Landscape, column
+from entropy_sim.landscapes.base import Floats, Landscape
+from entropy_sim.landscapes.spline import spline_through
 
 _A = np.array([-200.0, -100.0, -170.0, 15.0])
 _a = np.array([-1.0, -1.0, -6.5, 0.7])
@@ -69,17 +67,6 @@ def _locate(theta, out, params):  # type: ignore[no-untyped-def]
             out[1, w] = distance if closer else out[1, w]
 
 
-@lru_cache
-def _spline(points: tuple[tuple[float, float], ...]) -> tuple[CubicSpline, CubicSpline]:
-    """Natural cubic spline through the points in a parameter u (their chord length), and u of the arc length."""
-    array = np.array(points, dtype=np.float64)
-    chords = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(array, axis=0), axis=1))])
-    spline = CubicSpline(chords, array, bc_type="natural")
-    u = np.unique(np.concatenate([np.linspace(a, b, 1001) for a, b in pairwise(chords)]))
-    arc = CubicSpline(u, np.linalg.norm(spline(u, 1), axis=1)).antiderivative()(u)
-    return spline, CubicSpline(arc, u)
-
-
 @dataclass(frozen=True)
 class MullerBrown(Landscape):
     """``L = scale sum_m A_m exp(a_m (x-X_m)² + b_m (x-X_m)(y-Y_m) + c_m (y-Y_m)²)``, the standard four terms.
@@ -112,12 +99,7 @@ class MullerBrown(Landscape):
 
     @property
     def arc_length(self) -> float:
-        return float(_spline(self.points)[1].x[-1])
-
-    def _at(self, s: ArrayLike) -> tuple[CubicSpline, Floats]:
-        """The spline and its parameter at s."""
-        spline, parameter = _spline(self.points)
-        return spline, parameter(column(s) * parameter.x[-1])
+        return spline_through(self.points).length
 
     def params(self) -> Floats:
         samples = self.path(np.linspace(0.0, 1.0, _SAMPLES))
@@ -142,18 +124,13 @@ class MullerBrown(Landscape):
         return out
 
     def path(self, s: ArrayLike) -> Floats:
-        spline, u = self._at(s)
-        return spline(u)
+        return spline_through(self.points).point(s)
 
     def tangent(self, s: ArrayLike) -> Floats:
-        spline, u = self._at(s)
-        return spline(u, 1) / np.linalg.norm(spline(u, 1), axis=1, keepdims=True)
+        return spline_through(self.points).tangent(s)
 
     def path_curvature(self, s: ArrayLike) -> Floats:
-        spline, u = self._at(s)
-        t, speed = self.tangent(s), np.linalg.norm(spline(u, 1), axis=1, keepdims=True)
-        second = spline(u, 2)
-        return (second - (second * t).sum(axis=1, keepdims=True) * t) / speed**2
+        return spline_through(self.points).curvature(s)
 
     def mode_directions(self, s: ArrayLike) -> Floats:
         t = self.tangent(s)
