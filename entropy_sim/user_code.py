@@ -33,7 +33,7 @@ from numba import types as numba_types
 from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError
 
-from entropy_sim._kernels import _BLOCK, _OPTIONS, _VECTOR
+from entropy_sim._kernels import _BLOCK, _OPTIONS, _VECTOR, Compiled
 from entropy_sim.errors import UserError
 
 
@@ -79,14 +79,12 @@ def load(option: str, file: str, text: str) -> UserModule:
     return UserModule(option, file, text)
 
 
-class BlockFunction:
-    """A block function made from a user's: it stands where a `_kernels.Compiled` stands."""
+class _Ready(Compiled):
+    """A block function that is compiled already."""
 
-    def __init__(self, pointer: Any, name: str) -> None:
-        self.pointer, self.__name__ = pointer, name
-
-    def __call__(self, *arguments: Any) -> None:
-        self.pointer(*arguments)
+    def __init__(self, dispatcher: Any) -> None:
+        super().__init__(dispatcher.py_func, None)
+        self.__dict__["pointer"] = dispatcher
 
 
 class UserModule:
@@ -99,6 +97,7 @@ class UserModule:
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
         plain, self.globals = self._execute(text, name), self._execute(text, name)
         self._python: dict[str, Callable[..., Any]] = {}
+        self._blocks: dict[tuple[str, int, int], Compiled] = {}
         for key, value in list(self.globals.items()):
             function = value.py_func if isinstance(value, Dispatcher) else value
             if isinstance(function, types.FunctionType) and function.__globals__ is self.globals:
@@ -185,10 +184,12 @@ class UserModule:
         where = f" (line {lines[-1]})" if lines else ""
         return self._error(f"expected {name} of {self.file} to compile with numba, found: {reason}{where}")
 
-    def point(self, name: str, rows: int) -> Any:
-        """The function of one point, `f(x, params, out)`, compiled, from `name(x)` or `name(x, params)`."""
+    def point(self, name: str, rows: int, numbers: int) -> Any:
+        """The function of one point, `f(x, params, out)`, to be compiled, from `name(x)` or `name(x, params)`.
+
+        Only the first `numbers` of the parameters are the user's."""
         function, kind = self.compiled(name, _VECTOR, _VECTOR)
-        given = "x" if self.arguments(name) == 1 else "x, params"
+        given = "x" if self.arguments(name) == 1 else f"x, params[:{numbers}]"
         if isinstance(kind, numba_types.BaseTuple):
             if len(kind) != rows:
                 raise self._error(f"expected {rows} numbers from {name} of {self.file}, found {len(kind)}")
@@ -196,7 +197,7 @@ class UserModule:
         elif isinstance(kind, numba_types.Array):
             if kind.ndim != 1:
                 raise self._error(f"expected an array of {rows} from {name} of {self.file}, found {kind.ndim} axes")
-            # Checked here, since the compiled loop does not look at bounds; `Custom` calls it at once to see the size.
+            # Checked here, since the compiled loop does not look at bounds; callers see NaN.
             body = f"    for i in range({rows}):\n        out[i] = value[i] if value.size == {rows} else np.nan"
         elif isinstance(kind, (numba_types.Integer, numba_types.Float, numba_types.Boolean)) and rows == 1:
             body = "    out[0] = value"
@@ -205,13 +206,21 @@ class UserModule:
             raise self._error(f"expected {wanted} from {name} of {self.file}, found {kind}")
         return self._generate(f"def f(x, params, out):\n    value = function({given})\n{body}\n", function, None)
 
-    def block(self, name: str, rows: int) -> BlockFunction:
-        """The function as a block function: theta (d, points), out (rows, points), params."""
+    def block(self, name: str, rows: int, numbers: int) -> Compiled:
+        """The function as a block function: theta (d, points), out (rows, points), params.
+
+        Only the first `numbers` of params are handed to the user's function."""
+        key = (name, rows, numbers)
+        if key not in self._blocks:
+            self._blocks[key] = self._block(*key)
+        return self._blocks[key]
+
+    def _block(self, name: str, rows: int, numbers: int) -> Compiled:
         if self.arguments(name) == 3:
             function = self.compiled(name, *_BLOCK.args)[0]
-            text = "def f(theta, out, params):\n    function(theta, out, params)\n"
+            text = f"def f(theta, out, params):\n    function(theta, out, params[:{numbers}])\n"
         else:
-            function = self.point(name, rows)
+            function = self.point(name, rows, numbers)
             text = (
                 "def f(theta, out, params):\n"
                 "    x, value = np.empty(theta.shape[0]), np.empty(out.shape[0])\n"
@@ -222,7 +231,7 @@ class UserModule:
                 "        for i in range(out.shape[0]):\n"
                 "            out[i, w] = value[i]\n"
             )
-        return BlockFunction(self._generate(text, function, _BLOCK, name), name)
+        return _Ready(self._generate(text, function, _BLOCK, name))
 
     def scalar(self, name: str) -> Any:
         """The function of one number (and parameters), `f(s)` or `f(s, params)`, as compiled `f(s, params)`."""
