@@ -13,6 +13,8 @@ _HOMES = {
         "Barrier",
         "Bump",
         "Channel",
+        "Custom",
+        "CurvedChannel",
         "DoubleWell",
         "Exponential",
         "Flat",

@@ -9,6 +9,8 @@ _HOMES = {
     "Barrier": "channel",
     "Bump": "channel",
     "Channel": "channel",
+    "Custom": "custom",
+    "CurvedChannel": "curved_channel",
     "DoubleWell": "channel",
     "Exponential": "channel",
     "Flat": "channel",
