@@ -57,7 +57,7 @@ def annulus(
     by exp(-k R² / (2 T)) besides, the weight of the centre.
     curvature, curvature_slope: k > 0 and dk/ds (per arc length). radius: R. temperature: T > 0; any shape.
     inner_radius: 0 <= r0 < R. <t · grad L> diverges as ln r0 with the weight of the centre, so where that weight is not
-    below rounding (r0 < R - 12 sqrt(T/k)) a positive r0 is demanded.
+    below rounding (r0 < R - 9.5 sqrt(T/k)) a positive r0 is demanded.
     Derivation: grad L · t = (R / r) k' (r - R)² / 2. Reference: Ciccotti, Kapral, Vanden-Eijnden, ChemPhysChem 6 (2005)
     1809, for the averages."""
     k, r0, t = positive_curvature(curvature), positive("radius", radius), positive("temperature", temperature)
@@ -67,15 +67,15 @@ def annulus(
         bool(np.all((inner >= 0.0) & (inner < r0))), "inner_radius", "0 <= inner_radius < radius", float(inner.max())
     )
     width = np.sqrt(t / k)
-    low = np.maximum(inner, r0 - 12.0 * width)
+    low = np.maximum(inner, r0 - 9.5 * width)
     require(
         bool(np.all(low > 0.0)),
         "inner_radius",
-        "a number > 0 at this temperature: the force diverges at the centre",
+        "a number > 0: this hot, the force diverges at the centre",
         0.0,
     )
     nodes, weights = np.polynomial.legendre.leggauss(240)
-    span = 0.5 * (r0 + 12.0 * width - low)
+    span = 0.5 * (r0 + 9.5 * width - low)
     r = low[..., None] + span[..., None] * (nodes + 1.0)
     x = r - r0[..., None]
     weight = weights * np.exp(-0.5 * (x / width[..., None]) ** 2)

@@ -31,13 +31,10 @@ def scale_levy_euler(curvature: Values, noise_scale: Values, step: Values, tail_
     k, sigma, h = positive_curvature(curvature), not_negative("noise_scale", noise_scale), positive("step", step)
     alpha = _tail_index(tail_index)
     require_stable("step", h, k, 0.0)
-    # 1 - |1 - h k|^alpha without cancellation at small h k
-    with np.errstate(divide="ignore"):
-        lost = (
-            -np.expm1(0.5 * alpha * np.log((1.0 - h * k) ** 2))
-            if np.any(h * k > 0.5)
-            else -np.expm1(alpha * np.log1p(-h * k))
-        )
+    a = h * k
+    with np.errstate(divide="ignore"):  # at a = 1 nothing is remembered
+        memory = np.where(a < 1.0, np.log1p(-np.minimum(a, 1.0)), np.log(np.abs(a - 1.0)))
+    lost = -np.expm1(alpha * memory)
     return sigma * (h / lost) ** (1.0 / alpha)
 
 

@@ -5,6 +5,7 @@ import pytest
 from scipy import linalg
 
 from entropy_sim import theory
+from entropy_sim.errors import UserError
 
 Y, T, ETA, BETA = 0.4, 0.3, 0.2, 0.5
 
@@ -77,3 +78,36 @@ def test_constant_noise_potential_contains_euler_maruyama(slope, stiffness, stif
 
     variance = theory.variance_euler_maruyama(stiffness(Y), T, h)
     assert theory.mean_force(stiffness_slope(Y), variance) == pytest.approx(-slope(v, Y), rel=1e-9)
+
+
+def test_weight_decay_in_the_potentials(stiffness, stiffness_slope, slope):
+    ratio, noise, decay = 0.6, np.array([1.0, 0.3, 2.0]), 0.25
+
+    def proportional(y):
+        return theory.effective_potential_curvature_proportional(stiffness(y), ratio, ETA, BETA, potential(y), decay)
+
+    def constant(y):
+        return theory.effective_potential_constant_noise(stiffness(y), noise, ETA, BETA, potential(y), decay)
+
+    arguments = (stiffness(Y), stiffness_slope(Y), ETA, BETA, POTENTIAL_SLOPE, decay)
+    assert theory.mean_force_covariance(ratio * stiffness(Y), *arguments) == pytest.approx(
+        -slope(proportional, Y), rel=1e-9
+    )
+    assert theory.mean_force_covariance(noise, *arguments) == pytest.approx(-slope(constant, Y), rel=1e-9)
+    assert theory.effective_potential_curvature_proportional([0.0], 1.0, ETA, BETA, 0.2, decay) == pytest.approx(0.2)
+
+
+def test_thermal_barrier_is_extensive():
+    top, end = np.array([9.0, 4.0, 2.0]), np.array([1.0, 2.0, 4.0])
+    difference = theory.effective_potential_thermal(top, T, 0.5) - theory.effective_potential_thermal(end, T, 0.2)
+    assert theory.barrier_height_thermal(top, end, T, 0.3) == pytest.approx(difference, rel=1e-13)
+    many = theory.barrier_height_thermal(np.full((2, 100), 9.0), np.full(100, 1.0), [T, 2 * T])
+    assert many == pytest.approx([100 * T * np.log(3), 200 * T * np.log(3)], rel=1e-13)
+
+
+def test_work_against_a_force():
+    y = np.linspace(0, 2, 2001)
+    assert theory.mean_force_work(y, -np.cos(y)) == pytest.approx(np.sin(y), abs=1e-6)
+    assert theory.mean_force_work(y, np.stack([y, -y])).shape == (2, 2001)
+    with pytest.raises(UserError, match="force: expected 2001 values along its last axis, found "):
+        theory.mean_force_work(y, [1.0, 2.0])
