@@ -48,7 +48,7 @@ def settle(option: str, file: str, known: str, text: str) -> tuple[str, str]:
     known: the SHA-256 that a configuration names, or "" to take the file as it is. Raises UserError, naming the
     option, for a file that cannot be read or that is not the one of the configuration.
     """
-    path = Path(file.partition(":")[0] if not Path(file).is_file() else file)
+    path = Path(named(file, "")[0])
     if path.is_file():
         try:
             found = path.read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def settle(option: str, file: str, known: str, text: str) -> tuple[str, str]:
         if known not in ("", sha256(found)):
             raise UserError(
                 f"{option}: expected {path} as the configuration knows it (SHA-256 {known[:12]}…), found it changed "
-                f"({sha256(found)[:12]}…); --{option.rpartition('.')[0] or option}.sha256 '' takes it as it is now"
+                f"({sha256(found)[:12]}…); without --config it is taken as it is now, and moved away, as it was then"
             )
         return sha256(found), found
     if not text:

@@ -88,7 +88,7 @@ class Custom(Landscape):
         return SplinePath(_path_of_file(self._module, np.array(self.parameters, dtype=np.float64)), natural=False)
 
     @cached_property
-    def dimension(self) -> int:  # type: ignore[override]
+    def dimension(self) -> int:
         return len(self.start) or int(self._path.point(0.0).shape[1])
 
     @property
