@@ -181,6 +181,8 @@ class UserModule:
         skip = r"Failed in nopython|During:|File |<source|There are|>>>|Overload|This error|$|- |\*|def "
         useful = [t for t in (line.strip() for line in text.splitlines()) if not re.match(skip, t)]
         reason = re.sub(r"\x1b\[[0-9;]*m", "", useful[0] if useful else type(error).__name__)
+        if reason.endswith("signature:") and (called := re.search(r">>> (.+)", text)):
+            reason = f"{reason.removesuffix(' found for signature:')} for {called[1]}"
         where = f" (line {lines[-1]})" if lines else ""
         return self._error(f"expected {name} of {self.file} to compile with numba, found: {reason}{where}")
 
