@@ -59,7 +59,10 @@ class Group:
 
 
 _S = Variable(("s",), "1", "normalised arc length s", required=True)
-_SCANS = ("run", "learning_rate", "batch_size", "label_noise", "temperature", "dimension")
+_SCANS = (
+    *("run", "learning_rate", "step", "batch_size", "label_noise", "temperature", "along_path"),
+    *("dimension", "stiffness_ratio"),
+)
 _SCAN_COORDINATES = {
     "run": Variable(("run",), "1", "run"),
     "learning_rate": Variable(("learning_rate",), "parameter^2 / loss", "learning rate"),
@@ -67,7 +70,33 @@ _SCAN_COORDINATES = {
     "label_noise": Variable(("label_noise",), "1", "label noise strength"),
     "temperature": Variable(("temperature",), "loss", "temperature"),
     "dimension": Variable(("dimension",), "1", "number of transverse directions"),
+    "step": Variable(("step",), "parameter^2 / loss", "time step"),
+    "along_path": Variable(("along_path",), "loss", "diffusion along the path"),
+    "stiffness_ratio": Variable(("stiffness_ratio",), "1", "stiffness in the middle over that at the ends"),
 }
+
+
+def _escape_variables() -> dict[str, Variable]:
+    time, each, one, curve = "parameter^2 / loss", ("replica",), (), ("curve_point",)
+    return {
+        "first_passage_time": Variable(each, time, "first-passage time", required=True),  # NaN where not escaped
+        "escaped": Variable(each, "1", "escaped before the end of the run", required=True),
+        "diverged": Variable(each, "1", "diverged before it escaped"),
+        "side": Variable(each, "1", "side of the escape (1: upper level, -1: lower level, 0: none)"),
+        "duration": Variable(one, time, "time of observation"),
+        "rate": Variable(one, "loss / parameter^2", "escape rate"),
+        "rate_low": Variable(one, "loss / parameter^2", "escape rate, lower end of the interval"),
+        "rate_high": Variable(one, "loss / parameter^2", "escape rate, upper end of the interval"),
+        "mean_first_passage_time": Variable(one, time, "mean first-passage time"),
+        "mean_first_passage_time_reduced": Variable(one, time, "mean first-passage time of the reduced dynamics"),
+        "restricted_mean_time": Variable(one, time, "mean time to the escape or the end of the run"),
+        "exponentiality_z": Variable(one, "1", "z of the test for exponential times (> 0: rising hazard)"),
+        "effective_sample_size": Variable(one, "1", "number of escapes"),
+        "timescale_ratio": Variable(one, "1", "timescale ratio"),
+        "diffusion_along_path": Variable(one, "loss", "diffusion along the path"),
+        "survival_time": Variable(curve, time, "time"),
+        "survival": Variable(curve, "1", "share of replicas that have not escaped"),
+    }
 
 
 def _profile_variables() -> dict[str, Variable]:
@@ -185,11 +214,12 @@ GROUPS: Mapping[str, Group] = {
         extra_dims=_SCANS,
     ),
     "escape": Group(
-        variables={
-            "first_passage_time": Variable(("replica",), "parameter^2 / loss", "first-passage time", required=True),
-            "escaped": Variable(("replica",), "1", "escaped before the end of the run", required=True),
+        variables=_escape_variables(),
+        coordinates={
+            "replica": Variable(("replica",), "1", "replica"),
+            "curve_point": Variable(("curve_point",), "1", "point of the survival curve"),
+            **_SCAN_COORDINATES,
         },
-        coordinates={"replica": Variable(("replica",), "1", "replica"), **_SCAN_COORDINATES},
         extra_dims=(*_SCANS, "shared_iterations"),
     ),
     "barrier": Group(
@@ -197,6 +227,9 @@ GROUPS: Mapping[str, Group] = {
             "energy_barrier": Variable((), "loss", "energy barrier", required=True),
             "entropic_barrier": Variable((), "loss", "entropic barrier", required=True),
             "entropic_barrier_exact": Variable((), "loss", "entropic barrier, exact"),
+            "quadrature_error": Variable((), "loss", "error of the integral's quadrature"),
+            "top": Variable((), "1", "position s of the top of the barrier"),
+            "timescale_ratio": Variable((), "1", "timescale ratio"),
         },
         coordinates={
             **_SCAN_COORDINATES,
