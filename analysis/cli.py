@@ -19,6 +19,8 @@ MEASUREMENTS = {
     "mean-force": ("MeanForce", "the force along the path, from dynamics constrained to planes normal to it"),
     "relaxation": ("Relaxation", "release walkers on the path and follow them"),
     "stationary": ("Stationary", "the stationary density along the path and its free energy"),
+    "escape": ("Escape", "first-passage times: how long walkers stay on their part of the path"),
+    "barrier": ("BarrierHeights", "the energetic and the entropic barrier against one parameter"),
 }
 STAGES = {
     "train": "two minima from different seeds",
