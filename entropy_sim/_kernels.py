@@ -290,7 +290,7 @@ class Ensemble:
         return np.ascontiguousarray(padded.reshape(blocks, self._width, rows).transpose(0, 2, 1), dtype=np.float64)
 
     def _from_blocks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        # Contiguous: the order in which numpy adds must not depend on the blocks. A copy: with one row it would be a view.
+        # Contiguous: the order in which numpy adds must not depend on the blocks. A copy, also where a view would do.
         return np.array(
             values.transpose(0, 2, 1).reshape(len(values) * self._width, values.shape[1])[: self.walkers], order="C"
         )

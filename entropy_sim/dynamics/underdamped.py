@@ -42,9 +42,11 @@ class Underdamped(Dynamics):
     at the end of whole steps. Second order in the invariant measure (Leimkuhler, Matthews, J. Chem. Phys. 138 (2013)
     174102); on ``1/2 k x²`` the variance is T / k for any stable step, that of the velocity ``T (1 - h² k / 4)``.
 
-    Time is t = τ / gamma, in which the overdamped limit has mobility 1. Constrained walkers: the component of v along
-    the tangent moves nothing, because the update is linear and the same in all directions; what remains is BAOAB on the
-    hyperplane, and friction keeps that component bounded.
+    Time per step is ``(h²/2) coth(gamma h / 2)``, close to h / gamma: then drift under a constant force has exactly
+    mobility 1 and free diffusion exactly D = T, at any h and gamma (for large gamma h the scheme is Leimkuhler-Matthews
+    with the step h²/2). Constrained walkers: the component of v along the tangent moves nothing, because the update is
+    linear and the same in all directions; what remains is BAOAB on the hyperplane, and friction keeps that component
+    bounded.
     """
 
     step: float = 0.1
@@ -62,7 +64,7 @@ class Underdamped(Dynamics):
 
     @property
     def time_step(self) -> float:
-        return self.step / self.friction
+        return float(0.5 * self.step**2 / np.tanh(0.5 * self.friction * self.step))
 
     def memory_rows(self, dimension: int) -> int:
         return dimension + 1
@@ -90,6 +92,6 @@ class Underdamped(Dynamics):
         return theory.variance_baoab(curvature, noise, self.step)
 
     def relaxation_rate(self, curvature: Floats, noise: Floats) -> Floats:
-        # The slower root of z² - gamma z + k = 0, in t: k where overdamped, gamma²/2 where it oscillates.
+        # The slower root of z² - gamma z + k = 0, per t: k where overdamped, gamma²/2 where it oscillates.
         half = 0.5 * self.friction
-        return self.friction * (curvature / (half + np.sqrt(half**2 - curvature + 0j))).real
+        return self.step / self.time_step * (curvature / (half + np.sqrt(half**2 - curvature + 0j))).real
