@@ -12,6 +12,10 @@ import math
 import numpy as np
 from numba import njit, uint64
 
+from entropy_sim._target import prefer_wide_vectors
+
+prefer_wide_vectors()
+
 # One uint64 per 32-bit word: LLVM turns the masked products into vpmuludq.
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
