@@ -186,6 +186,11 @@ def cold_start(repeats: int, walker_steps: int = 10_000_000) -> list[Row]:
                 if done.returncode or not out.exists() or not list(out.parent.rglob("*.png")):
                     why = (done.stderr.strip().splitlines() or ["no file or figure"])[-1]
                     return [_rows.missing("cold process to file and figure", "s", why, "< 8")]
+    return cold_start_rows(seconds, walker_steps)
+
+
+def cold_start_rows(seconds: dict[str, list[float]], walker_steps: int) -> list[Row]:
+    """Rows from the seconds with an empty and with a filled compilation cache."""
     note = f"entropic simulate stationary --plot, {walker_steps:.0e} walker-steps, stride 5"
     return [
         _rows.of(f"process to file and figure, compilation cache {state}", found, "s", "< 8", note)
