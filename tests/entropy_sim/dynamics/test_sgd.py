@@ -113,8 +113,14 @@ def test_stationary_variance_with_nesterov_momentum_and_weight_decay(momentum, n
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"momentum": 0.9}, {"momentum": 0.9, "weight_decay": 0.05}, {"momentum": 0.7, "nesterov": True}]
-    + [{"weight_decay": 0.3}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.05}],
+    [
+        {},
+        {"weight_decay": 0.3},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "weight_decay": 0.05},
+        {"momentum": 0.7, "nesterov": True},
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.05},
+    ],
 )
 def test_every_step_is_that_of_pytorch(options):
     """The same noise, recorded; differences are rounding."""

