@@ -22,7 +22,15 @@ _HOMES = {
         "Quadratic",
         "Tabulated",
     ),
-    "noise": ("CurvatureCovariance", "CurvaturePower", "GradientCovariance", "TabulatedCovariance", "Thermal"),
+    "noise": (
+        "CurvatureCovariance",
+        "CurvaturePower",
+        "GradientCovariance",
+        "Levy",
+        "LevyGradient",
+        "TabulatedCovariance",
+        "Thermal",
+    ),
     "dynamics": ("SGD", "Adam", "Overdamped", "Preconditioned", "Underdamped"),
     "measurements": (
         "BarrierHeights",

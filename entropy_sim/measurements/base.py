@@ -22,18 +22,19 @@ from entropy_sim.dynamics.underdamped import Underdamped
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes.base import Landscape
 from entropy_sim.landscapes.channel import Channel
-from entropy_sim.landscapes.custom import Custom
 from entropy_sim.landscapes.curved_channel import CurvedChannel
+from entropy_sim.landscapes.custom import Custom
 from entropy_sim.landscapes.muller_brown import MullerBrown
 from entropy_sim.landscapes.quadratic import Quadratic
 from entropy_sim.landscapes.tabulated import Tabulated
 from entropy_sim.noise.covariance import GradientCovariance, TabulatedCovariance
 from entropy_sim.noise.curvature_power import CurvatureCovariance, CurvaturePower
+from entropy_sim.noise.levy import Levy, LevyGradient
 from entropy_sim.noise.thermal import Thermal
 
 Floats = NDArray[np.float64]
 AnyLandscape = Channel | CurvedChannel | Tabulated | Quadratic | MullerBrown | Custom
-AnyNoise = Thermal | CurvaturePower | CurvatureCovariance | GradientCovariance | TabulatedCovariance
+AnyNoise = Thermal | CurvaturePower | CurvatureCovariance | GradientCovariance | TabulatedCovariance | Levy | LevyGradient
 AnyDynamics = Overdamped | Underdamped | SGD | Adam | Preconditioned
 
 

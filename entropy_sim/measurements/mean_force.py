@@ -10,7 +10,7 @@ import xarray as xr
 
 from entropy_sim import schema
 from entropy_sim._kernels import Ensemble, observe_function
-from entropy_sim.errors import require
+from entropy_sim.errors import UserError, require
 from entropy_sim.measurements.base import (
     Execution,
     Floats,
@@ -77,6 +77,11 @@ class MeanForce(Measurement):
         check_counts(replicas=self.replicas, walkers=self.walkers, time_windows=self.time_windows, stride=self.stride)
         check_seed(self.seed)
         self.dynamics.check(self.landscape, self.noise)
+        if not self.noise.has_finite_variance:
+            raise UserError(
+                "noise: expected one of finite variance for mean_force (the force grows as the square of the "
+                f"displacement, whose mean does not exist), found {type(self.noise).__name__}"
+            )
         self._schedule()
 
     def _schedule(self) -> tuple[int, int]:
@@ -151,7 +156,7 @@ class MeanForce(Measurement):
             variables |= {"mean_force_curved": (dims, curved), "mean_force_curved_stderr": (dims, curved_stderr)}
             best = mean_and_stderr(found.curved.mean(axis=-1).reshape(len(s), -1), axis=1)
         if len(s) > 1 and np.isfinite(best).all():
-            work = cumulative_integral(s * landscape.arc_length, -best[0], best[1])
+            work = cumulative_integral(s * landscape.arc_length, -best[0] - self.noise.drift(landscape, s), best[1])
             variables |= {
                 "effective_potential": (("s",), work.value),
                 "effective_potential_stderr": (("s",), work.stderr),
@@ -159,7 +164,8 @@ class MeanForce(Measurement):
         attrs = {
             "effective_potential_zero": f"s = {s[0]:g}",
             "effective_potential_from": "trapezoidal integral of minus the mean over replicas and windows"
-            + (" of mean_force_curved" if "mean_force_curved" in variables else ""),
+            + (" of mean_force_curved" if "mean_force_curved" in variables else "")
+            + (" and the noise's own drift" if np.any(self.noise.drift(landscape, s)) else ""),
             "mean_force_stderr_from": "spread over the independent walkers of a replica",
             "diverged_is": "share of walkers",
             "burn_in": before * self.dynamics.time_step,

@@ -37,13 +37,15 @@ def exact_mean_force(landscape: Landscape, noise: Noise, dynamics: Dynamics, s: 
 
 def exact_effective_potential(landscape: Landscape, noise: Noise, dynamics: Dynamics, s: Floats) -> Floats | None:
     """``U + int dy 1/2 sum_i k_i' <x_i²>`` from s = 0, (n,); None where some transverse mode is not stiff, or this
-    dynamics has no exact variance about the path."""
+    dynamics or noise has no exact variance about the path. A drift of the noise's own counts as a force."""
     fine = np.linspace(0.0, 1.0, _FINE)
     curvature = landscape.curvature(fine)
-    if not ((curvature > 0).all() and dynamics.has_exact_variance(landscape)):
+    exact = dynamics.has_exact_variance(landscape) and noise.has_exact_covariance(landscape)
+    if not ((curvature > 0).all() and exact):
         return None
     variance = dynamics.variance(curvature, noise.transverse(landscape, fine))
-    slope = 0.5 * (landscape.curvature_slope(fine) * variance).sum(axis=1) * landscape.arc_length
+    slope = 0.5 * (landscape.curvature_slope(fine) * variance).sum(axis=1) - noise.drift(landscape, fine)
+    slope = slope * landscape.arc_length
     return landscape.path_energy(s) + np.interp(s, fine, cumulative_simpson(slope, x=fine, initial=0.0))
 
 
@@ -82,7 +84,7 @@ class Profile(Measurement):
         }
         if (stiffness > 0).all():
             values["log_determinant"] = np.log(stiffness).sum(axis=1)
-        if noise.supplies != "diffusion":
+        if noise.supplies != "diffusion" and noise.has_finite_variance:
             transverse = noise.transverse(landscape, s)
             values["noise_eigenvalue"] = np.take_along_axis(transverse, order, axis=1)
             values["noise_trace_transverse"] = transverse.sum(axis=1)

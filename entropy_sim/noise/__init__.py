@@ -9,6 +9,8 @@ _HOMES = {
     "CurvatureCovariance": "curvature_power",
     "CurvaturePower": "curvature_power",
     "GradientCovariance": "covariance",
+    "Levy": "levy",
+    "LevyGradient": "levy",
     "Noise": "base",
     "TabulatedCovariance": "covariance",
     "Thermal": "thermal",

@@ -27,6 +27,19 @@ class Noise:
     function: ClassVar[Compiled]
     isotropic: ClassVar[bool] = False  # the same constant strength in all directions, everywhere
 
+    @property
+    def has_finite_variance(self) -> bool:
+        """Whether averages of squares exist: without them there is no mean force and no effective potential."""
+        return True
+
+    def has_exact_covariance(self, landscape: Landscape) -> bool:
+        """Whether variances across the path follow from `transverse`: finite, and the same beside the path as on it."""
+        return self.has_finite_variance
+
+    def drift(self, landscape: Landscape, s: ArrayLike) -> Floats:
+        """Mean drift along the path that the noise brings with it, on the common clock, (n,)."""
+        return np.zeros(np.size(s))
+
     def function_for(self, landscape: Landscape) -> Compiled:
         """The compiled function, where it depends on the landscape."""
         return self.function
