@@ -12,6 +12,7 @@ takes part in no average, and costs nothing. Block functions must therefore neve
 from __future__ import annotations
 
 import functools
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Largest size of a coordinate that still counts as converged, in the landscape's own units.
 DIVERGENCE_BOUND = 1e8
+#: Bytes that a block may take: half the second-level cache of most processors.
+_CACHE = 2**18
 _SECONDS_PER_PIECE, _SECONDS_BETWEEN_SAVES = 0.1, 60.0
 
 _MATRIX, _VECTOR = float64[:, ::1], float64[::1]
@@ -110,28 +113,36 @@ def no_observer(theta, gradient, located, frame, index, out, params):  # type: i
     """Observes nothing."""
 
 
+@inline
+def _steps_per_batch(normals):  # type: ignore[no-untyped-def]
+    """Steps that share a batch of random numbers: Philox gives four at a time."""
+    return 1 if normals % 4 == 0 else 2 if normals % 2 == 0 else 4
+
+
 _F_BLOCK, _F_NOISE, _F_UPDATE, _F_OBSERVE = (types.FunctionType(s) for s in (_BLOCK, _NOISE, _UPDATE, _OBSERVE))
 _CUBE = float64[:, :, ::1]
 
 
 # Not reassociated: on a coordinate axis theta must land on the anchor to the last bit.
 @njit(forceinline=True, error_model="numpy", fastmath={"contract"})
-def _project(theta, frame):  # type: ignore[no-untyped-def]
+def _project(theta, frame, scratch):  # type: ignore[no-untyped-def]
     """Back onto the hyperplane through the anchor normal to the tangent: theta -= t (t.(theta - anchor))."""
     d, walkers = theta.shape
-    offset = np.zeros(walkers)
+    for w in range(walkers):
+        scratch[0, w] = 0.0
     for i in range(d):
         for w in range(walkers):
-            offset[w] += frame[i, w] * (theta[i, w] - frame[d + i, w])
+            scratch[0, w] += frame[i, w] * (theta[i, w] - frame[d + i, w])
     for i in range(d):
         for w in range(walkers):
-            theta[i, w] = frame[d + i, w] + ((theta[i, w] - frame[d + i, w]) - frame[i, w] * offset[w])
+            theta[i, w] = frame[d + i, w] + ((theta[i, w] - frame[d + i, w]) - frame[i, w] * scratch[0, w])
 
 
 _ADVANCE = void(
-    *(_CUBE, _CUBE, _CUBE, _CUBE, int64[::1], int64, int64, int64, uint64, int64, boolean, boolean),
-    *(_F_BLOCK, _F_BLOCK, _VECTOR),
-    *(_F_NOISE, _VECTOR, _F_BLOCK, int64, int64, _F_UPDATE, _VECTOR, _F_BLOCK, int64),
+    *(_CUBE, _CUBE, _CUBE, _CUBE, int64[::1], int64, int64, int64),
+    *(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX),
+    *(uint64, int64, boolean, boolean, _F_BLOCK, _F_BLOCK, _VECTOR),
+    *(_F_NOISE, _VECTOR, _F_BLOCK, int64, _F_UPDATE, _VECTOR, _F_BLOCK),
     *(_F_OBSERVE, _VECTOR, int64, int64, float64),
 )
 
@@ -145,6 +156,12 @@ def _advance(  # type: ignore[no-untyped-def]
     first_block,
     last_block,
     target,  # step to which the blocks are taken
+    gradient,  # (d, walkers), as is noise: workspace, as is all down to xi
+    noise,
+    noise_field,  # (rows, walkers), as is update_field; no rows where it is not needed
+    update_field,
+    located,  # (2, walkers)
+    xi,  # (normals of a batch, walkers)
     seed,
     first_walker,
     noisy,
@@ -155,12 +172,10 @@ def _advance(  # type: ignore[no-untyped-def]
     noise_function,
     noise_params,
     noise_field_function,
-    noise_field_rows,
     normals,  # standard normals per walker and step
     update,
     update_params,
     update_field_function,
-    update_field_rows,
     observe,
     observe_params,
     observe_from,
@@ -168,35 +183,29 @@ def _advance(  # type: ignore[no-untyped-def]
     bound,
 ):
     d, walkers = theta.shape[1:]
-    per_batch = 1 if normals % 4 == 0 else 2 if normals % 2 == 0 else 4
-    gradient = np.empty((d, walkers))
-    noise = np.zeros((d, walkers))
-    noise_field = np.zeros((noise_field_rows, walkers))
-    update_field = np.zeros((update_field_rows, walkers))
-    located = np.zeros((2, walkers))
-    xi = np.zeros((per_batch, normals, walkers))
+    per_batch = _steps_per_batch(normals)
     for b in range(first_block, last_block):
-        x = theta[b]
+        x, carried, held, seen = theta[b], memory[b], frame[b], out[b]
         walker = first_walker + b * walkers
         batch = -1
         for step in range(done[b], target):
             gradient_function(x, gradient, landscape_params)
             if observe_every > 0 and step >= observe_from and (step - observe_from) % observe_every == 0:
                 locate_function(x, located, landscape_params)
-                index = (step - observe_from) // observe_every
-                observe(x, gradient, located, frame[b], index, out[b], observe_params)
+                observe(x, gradient, located, held, (step - observe_from) // observe_every, seen, observe_params)
             if noisy:
                 if normals > 0 and step // per_batch != batch:
                     batch = step // per_batch
-                    fill_normals(xi.reshape(per_batch * normals, walkers), seed, walker, batch)
-                if noise_field_rows > 0:
+                    fill_normals(xi, seed, walker, batch)
+                if noise_field.shape[0] > 0:
                     noise_field_function(x, noise_field, landscape_params)
-                noise_function(x, gradient, noise_field, xi[step % per_batch], noise, seed, walker, step, noise_params)
-            if update_field_rows > 0:
+                r = step % per_batch * normals
+                noise_function(x, gradient, noise_field, xi[r : r + normals], noise, seed, walker, step, noise_params)
+            if update_field.shape[0] > 0:
                 update_field_function(x, update_field, landscape_params)
-            update(x, gradient, noise, update_field, memory[b], update_params)
+            update(x, gradient, noise, update_field, carried, update_params)
             if constrained:
-                _project(x, frame[b])
+                _project(x, held, located)
             for i in range(d):
                 for w in range(walkers):
                     x[i, w] = x[i, w] if abs(x[i, w]) <= bound else np.nan
@@ -242,20 +251,23 @@ class Ensemble:
         dynamics.check(landscape, noise)
         self._checkpoint, self._name = checkpoint, name
         self.threads = threads or default_threads()
-        # Whole multiples of 64 walkers: no remainder loop, hence the same arithmetic for every walker in every block.
-        width = block or min(512, -(-n // self.threads))
-        self._width = -(-width // 64) * 64
+        noise_field, update_field = noise.field_function(landscape), dynamics.field_function(landscape)
+        normals = noise.normals(landscape) if noisy else 0
+        self._rows = (
+            *(d, d, noise.field_rows(landscape) if noise_field and noisy else 0, d if update_field else 0, 2),
+            normals * (4 // math.gcd(normals, 4)),
+        )
+        self._width = block_width(n, d + dynamics.memory_rows(d) + sum(self._rows), self.threads, block)
         self.walkers, self.dimension, self.step = n, d, 0
         self._theta = self._to_blocks(start)
         blocks = len(self._theta)
-        self._memory = np.zeros((blocks, dynamics.memory_rows(d), self._width))
+        self._memory = _aligned(blocks, dynamics.memory_rows(d), self._width)
         flat = np.zeros((n, 0)) if frame is None else frame.reshape(n, 3 * d)
         self._frame = self._to_blocks(flat)
         self._out_per_walker = out_shape[1] == -1
         self._out = np.zeros((blocks, *(self._width if s == -1 else s for s in out_shape)))
         self._done = np.zeros(blocks, dtype=np.int64)
         empty = np.zeros(0)
-        noise_field, update_field = noise.field_function(landscape), dynamics.field_function(landscape)
         self._arguments = (
             np.uint64(seed),
             first_walker,
@@ -267,12 +279,10 @@ class Ensemble:
             (noise.function_for(landscape) if noisy else no_noise).pointer,
             noise.params(landscape, dynamics.time_step) if noisy else empty,
             (noise_field or no_block).pointer,
-            noise.field_rows(landscape) if noise_field else 0,
-            noise.normals(landscape) if noisy else 0,
+            normals,
             dynamics.function.pointer,
             dynamics.params(),
             (update_field or no_block).pointer,
-            d if update_field else 0,
             observer.pointer,
             empty if observer_params is None else observer_params,
             observe_from,
@@ -287,7 +297,9 @@ class Ensemble:
         blocks = -(-n // self._width)
         # Walkers that only fill up the last block are born diverged: nothing ever counts them.
         padded = np.concatenate([values, np.full((blocks * self._width - n, rows), np.nan)])
-        return np.ascontiguousarray(padded.reshape(blocks, self._width, rows).transpose(0, 2, 1), dtype=np.float64)
+        out = _aligned(blocks, rows, self._width)
+        out[:] = padded.reshape(blocks, self._width, rows).transpose(0, 2, 1)
+        return out
 
     def _from_blocks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         # Contiguous: the order in which numpy adds must not depend on the blocks. A copy, also where a view would do.
@@ -386,7 +398,25 @@ class Ensemble:
 
     def _piece(self, first_block: int, last_block: int, target: int) -> None:
         arrays = (self._theta, self._memory, self._frame, self._out, self._done)
-        _advance_compiled(*arrays, first_block, last_block, target, *self._arguments)
+        workspace = (_aligned(rows, self._width) for rows in self._rows)
+        _advance_compiled(*arrays, first_block, last_block, target, *workspace, *self._arguments)
+
+
+def block_width(walkers: int, rows: int, threads: int, most: int | None = None) -> int:
+    """Walkers of a block that is (rows, walkers) in size: as many as fit half a usual second-level cache, at most 512
+    or `most`; in small ensembles fewer, so that all threads have the same number of blocks. A multiple of 32: then no
+    loop has a remainder, and the arithmetic is the same for every walker in every block."""
+    widest = max(32, min(most or 512, max(64, _CACHE // (8 * rows))) // 32 * 32)
+    blocks = -(-walkers // (widest * threads)) * threads
+    return min(widest, -(-walkers // (32 * blocks)) * 32)
+
+
+def _aligned(*shape: int) -> NDArray[np.float64]:
+    """Zeros that begin at a multiple of 64 bytes: no vector, however wide, straddles two lines of the cache."""
+    size = math.prod(shape)
+    raw = np.zeros(size + 7)
+    first = -(raw.ctypes.data // 8) % 8
+    return raw[first : first + size].reshape(shape)
 
 
 def default_threads() -> int:

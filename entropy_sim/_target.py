@@ -10,6 +10,7 @@ nothing where something was compiled before.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numba
 from llvmlite import binding as llvm
@@ -26,5 +27,6 @@ def wide_features(processor: str, features: str) -> str | None:
 
 def prefer_wide_vectors() -> None:
     """Apply `wide_features` to this process, unless the user has chosen otherwise."""
-    if numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None and os.environ.get(VARIABLE, "1") != "0":
-        numba.config.CPU_FEATURES = wide_features(llvm.get_host_cpu_name(), get_host_cpu_features())
+    config: Any = numba.config
+    if config.CPU_NAME is None and config.CPU_FEATURES is None and os.environ.get(VARIABLE, "1") != "0":
+        config.CPU_FEATURES = wide_features(llvm.get_host_cpu_name(), get_host_cpu_features())

@@ -38,7 +38,7 @@ def interrupt(monkeypatch, call):
 def test_an_interrupted_run_goes_on_to_the_same_numbers(measurement, threads, tmp_path, monkeypatch):
     reference = measurement.run(threads=1)
     with monkeypatch.context() as patch:
-        interrupt(patch, 5)
+        interrupt(patch, 3)
         with pytest.raises(KeyboardInterrupt):
             measurement.run(threads=threads, checkpoint=Checkpoint.beside(tmp_path / "run.nc", measurement))
     again = Checkpoint.beside(tmp_path / "run.nc", measurement)

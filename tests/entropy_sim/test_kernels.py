@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from entropy_sim._kernels import DIVERGENCE_BOUND, Ensemble, observe_function
+from entropy_sim._kernels import DIVERGENCE_BOUND, Ensemble, block_width, observe_function
 from entropy_sim._random import fill_normals
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.landscapes import Barrier, Channel, DoubleWell, MullerBrown, Quadratic, Tabulated
@@ -66,10 +66,25 @@ def run(system, pieces=(100,), n=300, **options):
 def test_numbers_do_not_depend_on_threads_blocks_or_chunks(landscape, noise, dynamics):
     system = landscape, noise, dynamics
     reference = run(system, threads=1, block=320)
-    for options in ({"threads": 2}, {"threads": 3, "block": 64}, {"threads": 1, "block": 128}):
+    for options in ({"threads": 2}, {"threads": 3, "block": 32}, {"threads": 1, "block": 96}, {"block": 128}):
         np.testing.assert_array_equal(run(system, **options), reference)
     np.testing.assert_array_equal(run(system, pieces=(1, 2, 30, 67), threads=1), reference)
     np.testing.assert_array_equal(run(system, n=77, threads=1)[0], run(system, n=77, block=64)[0])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7, 64])
+@pytest.mark.parametrize("rows", [8, 11, 33, 260, 4003, 10**6])
+def test_blocks_fit_the_cache_and_are_dealt_evenly_to_the_threads(rows, threads):
+    for n in (1, 31, 32, 33, 1000, 1023, 1536, 16384, 10**6 + 1):
+        width = block_width(n, rows, threads)
+        blocks = -(-n // width)
+        assert width % 32 == 0
+        assert 32 <= width <= 512
+        assert 8 * rows * width <= 2**18 or width <= 64
+        assert blocks * width - n < max(32 * blocks, width)  # at most 31 idle columns a block
+        if n >= 64 * threads:
+            assert -(-blocks // threads) * threads * width <= 1.25 * n + 32 * threads  # threads finish together
+        assert block_width(n, rows, threads, 96) <= 96
 
 
 @pytest.mark.parametrize(("landscape", "noise", "dynamics"), SYSTEMS)
