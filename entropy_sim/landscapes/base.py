@@ -76,6 +76,21 @@ class Landscape:
         """Gradient-noise variance of each coordinate on the path, (n, d); only with `noise_variance`."""
         raise NotImplementedError
 
+    @property
+    def sample_count(self) -> int:
+        """Number of samples N; this and the next two only with `sampled_gradient`."""
+        raise NotImplementedError
+
+    def sample_params(self) -> Floats:
+        """What `sampled_gradient` is given after batch size (0: all), 1 if with replacement, and label noise."""
+        raise NotImplementedError
+
+    def sampled_variance(
+        self, s: ArrayLike, batch_size: int | None, replacement: bool, label_noise: float
+    ) -> tuple[Floats, Floats]:
+        """Variance of the sampled gradient on the path, along it (n,) and of the transverse modes (n, modes)."""
+        raise NotImplementedError
+
     def path_curvature(self, s: ArrayLike) -> Floats:
         """gamma'' per arc length squared, (n, d); zero on a straight path."""
         return np.zeros((np.size(s), self.dimension))
