@@ -9,15 +9,18 @@ _HOMES = {
     "Barrier": "channel",
     "Bump": "channel",
     "Channel": "channel",
-    "Custom": "custom",
     "CurvedChannel": "curved_channel",
+    "Custom": "custom",
     "DoubleWell": "channel",
     "Exponential": "channel",
     "Flat": "channel",
+    "GeneratedSamples": "two_layer_linear",
     "Landscape": "base",
     "MullerBrown": "muller_brown",
     "Quadratic": "quadratic",
+    "Samples": "two_layer_linear",
     "Tabulated": "tabulated",
+    "TwoLayerLinear": "two_layer_linear",
 }
 __all__ = sorted(_HOMES)
 
