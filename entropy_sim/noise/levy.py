@@ -90,7 +90,7 @@ def _independent(theta, gradient, field, xi, noise, seed, first_walker, step, pa
     if d % 2:
         c1 = _FIRST + uint64(d // 2)
         for w in range(walkers):
-            w0, w1, w2, w3 = philox(uint64(first_walker + w), c1, s0, s1, k0, k1)
+            w0, w1 = philox(uint64(first_walker + w), c1, s0, s1, k0, k1)[:2]
             noise[d - 1, w] = factor * _symmetric(alpha, w0, w1)
 
 
@@ -102,7 +102,7 @@ def _isotropic(theta, gradient, field, xi, noise, seed, first_walker, step, para
     s0, s1 = uint64(step) & _LOW, uint64(step) >> np.uint64(32)
     size = np.empty(walkers)
     for w in range(walkers):
-        w0, w1, w2, w3 = philox(uint64(first_walker + w), _FIRST, s0, s1, k0, k1)
+        w0, w1 = philox(uint64(first_walker + w), _FIRST, s0, s1, k0, k1)[:2]
         size[w] = params[0] * np.sqrt(2.0 * _positive(0.5 * params[1], w0, w1))
     for i in range(d):
         for w in range(walkers):
