@@ -113,12 +113,6 @@ def no_observer(theta, gradient, located, frame, index, out, params):  # type: i
     """Observes nothing."""
 
 
-@inline
-def _steps_per_batch(normals):  # type: ignore[no-untyped-def]
-    """Steps that share a batch of random numbers: Philox gives four at a time."""
-    return 1 if normals % 4 == 0 else 2 if normals % 2 == 0 else 4
-
-
 _F_BLOCK, _F_NOISE, _F_UPDATE, _F_OBSERVE = (types.FunctionType(s) for s in (_BLOCK, _NOISE, _UPDATE, _OBSERVE))
 _CUBE = float64[:, :, ::1]
 
@@ -161,7 +155,7 @@ def _advance(  # type: ignore[no-untyped-def]
     noise_field,  # (rows, walkers), as is update_field; no rows where it is not needed
     update_field,
     located,  # (2, walkers)
-    xi,  # (normals of a batch, walkers)
+    xi,  # (normals of a batch, walkers): Philox gives four at a time, so one, two or four steps share a batch
     seed,
     first_walker,
     noisy,
@@ -183,7 +177,7 @@ def _advance(  # type: ignore[no-untyped-def]
     bound,
 ):
     d, walkers = theta.shape[1:]
-    per_batch = _steps_per_batch(normals)
+    per_batch = xi.shape[0] // max(normals, 1)
     for b in range(first_block, last_block):
         x, carried, held, seen = theta[b], memory[b], frame[b], out[b]
         walker = first_walker + b * walkers

@@ -106,11 +106,6 @@ def fast_exp(x):  # type: ignore[no-untyped-def]
 
 
 @_helper
-def _bits(x):  # type: ignore[no-untyped-def]
-    return np.uint64(np.float64(x).view(np.uint64))
-
-
-@_helper
 def _normal_pair(word_radius, word_angle):  # type: ignore[no-untyped-def]
     """Two independent normals from the low halves of two words (Box-Muller), relative error below 2e-10.
 
@@ -118,9 +113,10 @@ def _normal_pair(word_radius, word_angle):  # type: ignore[no-untyped-def]
     with Philox's last product into a slow 64-bit multiplication.
     """
     u = np.uint64((word_radius & _LOW) | _TWO20_BITS).view(np.float64) - (_TWO20 - 2.0**-33)  # exact, in (0, 1)
+    bits = np.uint64(np.float64(u).view(np.uint64))
     # u = (1 - g) 2^exponent with g in (0, 1/2], exponent <= 0: both parts of -2 ln u are positive, nothing cancels.
-    exponent = np.uint64((_bits(u) >> _52) | _TWO52_BITS).view(np.float64) - (_TWO52 + 1022.0)
-    g = 1.0 - np.uint64((_bits(u) & _MANTISSA) | _HALF_BITS).view(np.float64)
+    exponent = np.uint64((bits >> _52) | _TWO52_BITS).view(np.float64) - (_TWO52 + 1022.0)
+    g = 1.0 - np.uint64((bits & _MANTISSA) | _HALF_BITS).view(np.float64)
     q = g * g
     even = _L0 + q * (_L2 + q * (_L4 + q * (_L6 + q * (_L8 + q * _L10))))
     odd = _L1 + q * (_L3 + q * (_L5 + q * (_L7 + q * (_L9 + q * _L11))))
@@ -157,4 +153,5 @@ def fill_normals(out, seed, first_walker, batch):  # type: ignore[no-untyped-def
             out[r + 2, w], out[r + 3, w] = np.uint64(w2).view(np.float64), np.uint64(w3).view(np.float64)
         for i in range(r, r + 4, 2):
             for w in range(walkers):
-                out[i, w], out[i + 1, w] = _normal_pair(_bits(out[i, w]), _bits(out[i + 1, w]))
+                w0, w1 = np.float64(out[i, w]).view(np.uint64), np.float64(out[i + 1, w]).view(np.uint64)
+                out[i, w], out[i + 1, w] = _normal_pair(w0, w1)
