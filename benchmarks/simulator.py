@@ -46,7 +46,7 @@ class Settings:
 
     walkers: int = 16384
     """Walkers of the race."""
-    rounds: int = 7
+    rounds: int = 5
     """Rounds of the race."""
     steps: int = 1000
     """Steps of a peer's turn: 5 units of time, more than three of the longest autocorrelation time."""
@@ -63,7 +63,7 @@ class Settings:
 
 
 FULL = Settings()
-QUICK = Settings(rounds=3, steps=500, own_steps=3000, work=6e7, repeats=1, scale=0.25)
+QUICK = Settings(rounds=3, steps=500, own_steps=3000, repeats=1, scale=0.25)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from benchmarks.peers.problem import Variant
 
 NAME, PACKAGES = "diffrax", ("diffrax", "jax")
 # vmapped: one solve per walker, as its documentation does it; otherwise all walkers are one big equation.
-VARIANTS = [Variant({"vmapped": vmapped}, processes) for vmapped in (False, True) for processes in ("one", "each")]
+VARIANTS = [Variant({"vmapped": False}), Variant({"vmapped": False}, "each"), Variant({"vmapped": True})]
 
 
 def prepare(problem, walkers, threads, seed, *, vmapped):

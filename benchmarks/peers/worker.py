@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from typing import Any
@@ -168,20 +168,19 @@ def fastest(peer: str, problem: Problem, walkers: int, threads: int, steps: int,
     heat: dict[str, float] = {}
     why = Missing("no variant")
     variants = importlib.import_module(f"benchmarks.peers.{peer}").VARIANTS
-    for variant in variants:
-        variant = variant.with_options(**options)
-        if threads == 1:
-            variant = Variant(variant.options, "one", variant.environment)
-        if str(variant) in heat:
-            continue
+    if threads == 1:
+        variants = [replace(v, processes="one") for v in variants]
+    distinct = {str(v): v.with_options(**options) for v in variants}
+    for name, variant in distinct.items():
         try:
             contestant = Contestant(peer, problem, walkers, threads, variant)
             contestant.advance(steps, keep=False)
-            seconds = min(contestant.advance(steps, keep=False) for _ in range(2))
+            seconds = min(contestant.advance(steps, keep=False) for _ in range(2)) if len(distinct) > 1 else 0.0
         except Missing as error:
             why = error
             continue
-        heat[str(variant)] = 1e9 * seconds / (steps * walkers)
+        if len(distinct) > 1:
+            heat[name] = 1e9 * seconds / (steps * walkers)
         if best is None or seconds < best[0]:
             if best:
                 best[1].close()
