@@ -50,15 +50,19 @@ def test_annulus_averages(s, slope):
     assert abs(exact.mean_force / exact.mean_force_curved - 1) > 0.01
 
 
-def test_free_energy_of_position_from_recorded_averages():
-    s = np.linspace(0, 2 * np.pi * R, 2001)
-    exact = theory.annulus(stiffness(s), stiffness_slope(s), R, T, 0.1)
-    found = theory.free_energy_of_position(s, exact.mean_force_curved, exact.crowding, T)
-    assert found == pytest.approx(exact.free_energy - exact.free_energy[0], abs=1e-7)
-    plain = theory.mean_force_work(s, exact.mean_force)
-    assert np.max(np.abs(plain - found)) > 100e-7
-    straight = theory.free_energy_of_position(s, exact.mean_force_curved, np.ones(2001), T)
-    assert straight == pytest.approx(exact.plane_free_energy - exact.plane_free_energy[0], abs=1e-7)
+@pytest.mark.parametrize("hot", [T, 1.0])
+def test_free_energy_of_position_from_recorded_averages(hot):
+    """At T = 1 the wall at r = 0.1 makes the crowding depend on s; a harmonic valley far from it has <J> = 1."""
+    s = np.linspace(0, 2 * np.pi * R, 4001)
+    exact = theory.annulus(stiffness(s), stiffness_slope(s), R, hot, 0.1)
+    found = theory.free_energy_of_position(s, exact.mean_force_curved, exact.crowding, hot)
+    assert found == pytest.approx(exact.free_energy - exact.free_energy[0], abs=1e-6 * hot)
+    plane = theory.mean_force_work(s, exact.mean_force_curved)
+    assert plane == pytest.approx(exact.plane_free_energy - exact.plane_free_energy[0], abs=1e-6 * hot)
+    assert np.max(np.abs(theory.mean_force_work(s, exact.mean_force) - plane)) > 1e-4 * hot
+    if hot == 1.0:
+        assert np.ptp(exact.crowding) > 0.01
+        assert np.max(np.abs(found - plane)) > 0.01
 
 
 def test_a_hot_annulus_needs_a_wall_at_the_centre():
