@@ -90,7 +90,7 @@ def environment(packages: tuple[str, ...]) -> dict[str, Any]:
         "float": "float64",
         "simd": compiled_simd(),
         "host_simd": 512 if flags.get("avx512f") else 256 if flags.get("avx2") else 128,
-        "numba_cpu_name": config.CPU_NAME or binding.get_host_cpu_name(),
+        "numba_cpu_name": getattr(config, "CPU_NAME", None) or binding.get_host_cpu_name(),
         "load_before": load(),
         "python": platform.python_version(),
         "system": platform.platform(),

@@ -5,21 +5,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.peers.problem import Variant
+from benchmarks.peers.problem import Advance, Floats, Problem, State, Variant
 
 NAME, PACKAGES = "deeptime", ("deeptime",)
 VARIANTS = [Variant({}, "each")]
 _KT = 0.1  # its D is kT / 4
 
 
-def prepare(problem, walkers, threads, seed, *, record=0):
+def prepare(problem: Problem, walkers: int, threads: int, seed: int, *, record: int = 0) -> Advance:
     import deeptime
 
     x0 = np.zeros((walkers, 2))
     x0[:, 0] = 1.0
     calls = 0
 
-    def advance(steps):
+    def advance(steps: int) -> State:
         nonlocal x0, calls
         calls += 1
         inner = record or steps
@@ -33,12 +33,12 @@ def prepare(problem, walkers, threads, seed, *, record=0):
     return advance
 
 
-def averages(problem, y, x):
+def averages(problem: Problem, y: Floats, x: Floats) -> dict[str, tuple[float, float, int]]:
     """Variance of the harmonic coordinate, k = 2, in units of its exact value."""
     v = x**2
     return {"k x²/T": (float(v.sum()), float((v**2).sum()), v.size)}
 
 
-def exact(problem):
+def exact(problem: Problem) -> dict[str, float]:
     """``V = (y² - 1)² + x²``, D = kT/4: Euler–Maruyama gives ``D/(k (1 - hk/2))``."""
     return {"k x²/T": _KT / 4 / (2.0 * (1.0 - problem.step))}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from benchmarks.peers.problem import Variant
+from benchmarks.peers.problem import Advance, Problem, State, Variant
 
 NAME, PACKAGES = "diffrax", ("diffrax", "jax")
 # vmapped: one solve per walker, as its documentation does it; otherwise all walkers are one big equation.
 VARIANTS = [Variant({"vmapped": False}), Variant({"vmapped": False}, "each"), Variant({"vmapped": True})]
 
 
-def prepare(problem, walkers, threads, seed, *, vmapped):
+def prepare(problem: Problem, walkers: int, threads: int, seed: int, *, vmapped: bool) -> Advance:
     import diffrax
     import jax
     import jax.numpy as jnp
@@ -23,16 +25,16 @@ def prepare(problem, walkers, threads, seed, *, vmapped):
     shape = () if vmapped else (walkers,)
     leaf = jax.ShapeDtypeStruct(shape, jnp.float64)
 
-    def drift(t, state, args):
+    def drift(t: Any, state: Any, args: Any) -> Any:
         y, x = state
         u = y - jnp.floor(y) - 0.5
         q = 1 - 4 * u * u
         return 12 * bump * u * q * q * x * x, -(p.soft + bump * q * q * q) * x
 
-    def diffusion(t, state, args):
+    def diffusion(t: Any, state: Any, args: Any) -> Any:
         return lineax.DiagonalLinearOperator((jnp.full(shape, root),) * 2)
 
-    def solve(state, key, steps):
+    def solve(state: Any, key: Any, steps: Any) -> Any:
         # The path that costs least: no tree, which is what constant steps without a gradient allow.
         path = diffrax.UnsafeBrownianPath((leaf, leaf), key)
         solution = diffrax.diffeqsolve(
@@ -53,10 +55,11 @@ def prepare(problem, walkers, threads, seed, *, vmapped):
     state = jnp.asarray((np.arange(walkers) + 0.5) / walkers), jnp.zeros(walkers)
     key = jax.random.key(seed)
 
-    def advance(steps):
+    def advance(steps: int) -> State:
         nonlocal state, key
         key, use = jax.random.split(key)
         state = jax.block_until_ready(run(state, jax.random.split(use, walkers) if vmapped else use, steps))
-        return tuple(np.asarray(a) for a in state)
+        y, x = (np.asarray(a) for a in state)
+        return y, x
 
     return advance

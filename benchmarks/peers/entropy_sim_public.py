@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from benchmarks.peers.problem import Variant
+from benchmarks.peers.problem import Advance, Problem, Variant
 
 NAME, PACKAGES = "entropy_sim", ("numba", "llvmlite", "numpy")
 VARIANTS = [Variant()]
 _BINS = 50
 
 
-def system(problem, dimension=2):
+def system(problem: Problem, dimension: int = 2) -> tuple[Any, Any, Any]:
     """Landscape, noise and dynamics of the problem."""
     from entropy_sim import Bump, Channel, Overdamped, Thermal
 
@@ -20,12 +22,21 @@ def system(problem, dimension=2):
     return channel, Thermal(problem.temperature), Overdamped(problem.step)
 
 
-def prepare(problem, walkers, threads, seed, *, stride=0, measurement="stationary", records=1):
+def prepare(
+    problem: Problem,
+    walkers: int,
+    threads: int,
+    seed: int,
+    *,
+    stride: int = 0,
+    measurement: str = "stationary",
+    records: int = 1,
+) -> Advance:
     from entropy_sim import Relaxation, Stationary
 
     calls = 0
 
-    def advance(steps, walkers=walkers, dimension=2):
+    def advance(steps: int, walkers: int = walkers, dimension: int = 2) -> None:
         nonlocal calls
         calls += 1
         landscape, noise, dynamics = system(problem, dimension)
@@ -43,7 +54,9 @@ def prepare(problem, walkers, threads, seed, *, stride=0, measurement="stationar
     return advance
 
 
-def check(problem, walkers, threads, seed):
+def check(
+    problem: Problem, walkers: int, threads: int, seed: int
+) -> tuple[dict[str, tuple[float, float, int]], dict[str, float]]:
     """Averages over walkers released at rest, after 8 units of time; and the density's bins against the exact one."""
     from entropy_sim import Relaxation, Stationary
     from entropy_sim.statistics import gaussian_significance

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from benchmarks.peers.problem import Variant
+from benchmarks.peers.problem import Advance, Problem, State, Variant
 
 NAME, PACKAGES = "JAX", ("jax", "jaxlib")
 # XLA's own preference, 256 bits, was slower.
@@ -16,7 +18,9 @@ VARIANTS = [
 ]
 
 
-def prepare(problem, walkers, threads, seed, *, generator, dtype="float64", record=0):
+def prepare(
+    problem: Problem, walkers: int, threads: int, seed: int, *, generator: str, dtype: str = "float64", record: int = 0
+) -> Advance:
     import jax
     import jax.numpy as jnp
 
@@ -24,7 +28,7 @@ def prepare(problem, walkers, threads, seed, *, generator, dtype="float64", reco
     p, h, bump = problem, problem.step, problem.stiff - problem.soft
     root = float(np.sqrt(2 * p.temperature * h))
 
-    def one(state, key):
+    def one(state: Any, key: Any) -> Any:
         y, x = state
         noise = jax.random.normal(key, (2, walkers), dtype)
         u = y - jnp.floor(y) - 0.5
@@ -33,12 +37,12 @@ def prepare(problem, walkers, threads, seed, *, generator, dtype="float64", reco
         new = y + h * force + root * noise[0], x - h * (p.soft + bump * q * q * q) * x + root * noise[1]
         return new
 
-    def every(state, keys):
+    def every(state: Any, keys: Any) -> Any:
         new, _ = jax.lax.scan(lambda s, k: (one(s, k), None), state, keys)
         return new, new
 
     @jax.jit(static_argnums=2)
-    def run(state, key, steps):
+    def run(state: Any, key: Any, steps: int) -> Any:
         key, use = jax.random.split(key)
         if record:
             keys = jax.random.split(use, (steps // record, record))
@@ -51,9 +55,10 @@ def prepare(problem, walkers, threads, seed, *, generator, dtype="float64", reco
     state = jnp.asarray((np.arange(walkers) + 0.5) / walkers, dtype), jnp.zeros(walkers, dtype)
     key = jax.random.key(seed, impl=generator)
 
-    def advance(steps):
+    def advance(steps: int) -> State:
         nonlocal state, key
         state, key, _ = jax.block_until_ready(run(state, key, steps))
-        return tuple(np.asarray(a, dtype=np.float64) for a in state)
+        y, x = (np.asarray(a, dtype=np.float64) for a in state)
+        return y, x
 
     return advance

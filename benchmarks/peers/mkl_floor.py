@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.peers.problem import Variant
+from benchmarks.peers.problem import Advance, Problem, Variant
 
 NAME, PACKAGES = "mkl_random (floor)", ("mkl_random", "mkl")
 # Of the generators with a period beyond 2^50 these were the fastest; each process has its own state.
@@ -12,12 +12,12 @@ VARIANTS = [
 ]
 
 
-def prepare(problem, walkers, threads, seed, *, brng, size):
+def prepare(problem: Problem, walkers: int, threads: int, seed: int, *, brng: str, size: int) -> Advance:
     import mkl_random
 
     state = mkl_random.RandomState(seed, brng=brng)
 
-    def advance(steps):
+    def advance(steps: int) -> None:
         for _ in range(round(2 * walkers * steps / size)):
             state.standard_normal(size, method="ICDF")
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.peers.problem import Variant
+from benchmarks.peers.problem import Advance, Problem, State, Variant
 
 NAME, PACKAGES = "NumPy", ("numpy",)
 # SFC64 is its fastest generator; ufuncs on arrays this small gain nothing from threads, so: processes.
 VARIANTS = [Variant({"chunk": chunk}, processes="each") for chunk in (4096, 16384)]
 
 
-def prepare(problem, walkers, threads, seed, *, chunk, dtype="float64", record=0):
+def prepare(
+    problem: Problem, walkers: int, threads: int, seed: int, *, chunk: int, dtype: str = "float64", record: int = 0
+) -> Advance:
     p, kind = problem, np.dtype(dtype).type
     h, bump = p.step, p.stiff - p.soft
     keep, shrink, pull = kind(1 - h * p.soft), kind(-h * bump), kind(12 * bump * h)
@@ -22,8 +24,8 @@ def prepare(problem, walkers, threads, seed, *, chunk, dtype="float64", record=0
     spare = [np.empty(chunk, kind) for _ in range(3)]
     noises = np.empty((2, chunk), kind)
 
-    def advance(steps):
-        recorded = np.empty((steps // record, 2, walkers), kind) if record else None
+    def advance(steps: int) -> State:
+        recorded = np.empty((steps // record if record else 0, 2, walkers), kind)
         for start in range(0, walkers, chunk):
             y, x = ys[start : start + chunk], xs[start : start + chunk]
             u, q, k = (a[: y.size] for a in spare)

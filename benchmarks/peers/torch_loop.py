@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.peers.problem import Variant
+from benchmarks.peers.problem import Advance, Problem, State, Variant
 
 NAME, PACKAGES = "PyTorch", ("torch",)
 VARIANTS = [Variant({}, "one"), Variant({}, "each")]
 
 
-def prepare(problem, walkers, threads, seed):
+def prepare(problem: Problem, walkers: int, threads: int, seed: int) -> Advance:
     import torch
 
     torch.set_num_threads(threads)
@@ -22,7 +22,7 @@ def prepare(problem, walkers, threads, seed):
     root = float(np.sqrt(2 * p.temperature * h))
 
     @torch.inference_mode()
-    def advance(steps):
+    def advance(steps: int) -> State:
         for _ in range(steps):
             noise.normal_(0.0, root)
             torch.floor(y, out=u)

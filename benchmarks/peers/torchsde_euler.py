@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from benchmarks.peers.problem import Variant
+from benchmarks.peers.problem import Advance, Problem, State, Variant
 
 NAME, PACKAGES = "torchsde", ("torchsde", "torch")
 VARIANTS = [Variant({}, "one"), Variant({}, "each")]
 
 
-def prepare(problem, walkers, threads, seed):
+def prepare(problem: Problem, walkers: int, threads: int, seed: int) -> Advance:
     import torch
     import torchsde
 
@@ -21,14 +23,14 @@ def prepare(problem, walkers, threads, seed):
     class Equation:
         noise_type, sde_type = "diagonal", "ito"
 
-        def f(self, t, state):
+        def f(self, t: Any, state: Any) -> Any:
             y, x = state[:, 0], state[:, 1]
             u = y - torch.floor(y) - 0.5
             q = 1 - 4 * u * u
             q2 = q * q
             return torch.stack([12 * bump * u * q2 * x * x, -(p.soft + bump * q2 * q) * x], 1)
 
-        def g(self, t, state):
+        def g(self, t: Any, state: Any) -> Any:
             return amplitude
 
     state = torch.zeros(walkers, 2, dtype=torch.float64)
@@ -36,7 +38,7 @@ def prepare(problem, walkers, threads, seed):
     calls = 0
 
     @torch.no_grad()
-    def advance(steps):
+    def advance(steps: int) -> State:
         nonlocal state, calls
         calls += 1
         end = steps * p.step
