@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -115,7 +115,8 @@ class Chain:
             total += float(np.sum((there[seen] - back[seen]) * np.log(there[seen] / back[seen])))
         return total
 
-    def escape_time(self, start: Floats, absorbing: Absorbing, across: str) -> Floats:
+    def escape_time(self, start: Floats, absorbing: Absorbing, across: str) -> tuple[Floats, float]:
+        """Mean first-passage times, and an estimate of their relative rounding error."""
         loss = np.zeros(self.energy.shape)
         for end, row, name in zip(self.problem.interval, (0, -1), ("left", "right"), strict=True):
             if absorbing in (name, "both"):
@@ -125,20 +126,51 @@ class Chain:
                 between = coefficient("diffusion_y", self.problem.diffusion_y, np.array([middle]))
                 climb = (wall - self.energy[row]) / between
                 loss[row] = 2.0 * self.diffusion_y[row] / self.cell_y**2 * bernoulli(climb)
-        tau = _lu(self._generator(loss)).solve(-np.ones(loss.size), trans="T").reshape(loss.shape)
+        tau, rounding = self._backward(loss, start)
         # Ghost cells beyond the ends: mirrored where reflecting, mirrored with the other sign where absorbing.
         left, right = (-1.0 if absorbing in (name, "both") else 1.0 for name in ("left", "right"))
         padded = np.concatenate([left * tau[1::-1], tau, right * tau[:-3:-1]])
         y = self.y[0] + self.cell_y * np.arange(-2, len(self.y) + 2)
         at = CubicSpline(y, padded, axis=0)(start)
         if across == "path":
-            return np.asarray(CubicSpline(self.x, at, axis=-1)(0.0))
+            return np.asarray(CubicSpline(self.x, at, axis=-1)(0.0)), rounding
         flat = start.reshape(-1)
         width = coefficient("diffusion_x", self.problem.diffusion_x, flat)[:, None]
         energy = self._energy(flat) / width
         weight = self.cell_x * np.exp(energy.min(1, keepdims=True) - energy)
         weight = (weight / weight.sum(1, keepdims=True)).reshape(at.shape)
-        return np.sum(weight * at, axis=-1)
+        return np.sum(weight * at, axis=-1), rounding
+
+    def _backward(self, loss: Floats, start: Floats) -> tuple[Floats, float]:
+        """Mean time to absorption from every cell, and its relative rounding error.
+
+        A high barrier makes the generator singular to rounding. So one cell, the bottom of the well, is taken out:
+        tau = (time to reach it or the end) + (probability to reach it first) · (time from it), where the last is the
+        population per flow out of a system refilled there; all three are sums of positive terms."""
+        g = self._generator(loss)
+        near = int(np.argmin(np.abs(self.y - start.flat[0]))) if start.size else 0
+        lowest = int(np.argmin(self.energy)), near * len(self.x) + int(np.argmin(self.energy[near]))
+        fastest = float(-g.diagonal().min())
+        best: tuple[Floats, float] | None = None
+        for reference in dict.fromkeys(lowest):
+            others = np.delete(np.arange(loss.size), reference)
+            factors = _lu(g[others][:, others])
+            hit = factors.solve(-np.ones(len(others)), trans="T")
+            first = factors.solve(-g[[reference]][:, others].toarray()[0], trans="T")
+            population = factors.solve(-g[others][:, [reference]].toarray()[:, 0])
+            flow = float(loss.flat[reference] + population @ loss.ravel()[others])
+            if not flow > 1e-300 * population.sum():
+                continue
+            there = (1.0 + population.sum()) / flow
+            tau = np.empty(loss.size)
+            tau[reference], tau[others] = there, hit + first * there
+            rounding = float(np.finfo(float).eps * fastest * np.abs(hit).max())
+            if best is None or rounding < best[1]:
+                best = tau.reshape(loss.shape), rounding
+            if rounding < 1e-9:
+                break
+        require(best is not None, "energy", "barriers below 650 D, whose times are floating-point numbers", "higher")
+        return cast(tuple[Floats, float], best)
 
 
 def bernoulli(z: Floats) -> Floats:

@@ -68,7 +68,8 @@ class EscapeTime(NamedTuple):
     time: Floats
     """Mean time, extrapolated from the two grids."""
     error: Floats
-    """Richardson estimate of the error of the finer grid: a bound for the extrapolated one on resolved grids."""
+    """Richardson estimate of the error of the finer grid (a bound for the extrapolated one on resolved grids), and
+    rounding."""
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,9 @@ class FokkerPlanck:
         require(self.boundary == "reflecting", "boundary", "reflecting, for an escape", self.boundary)
         centred = self.box[0] < 0.0 < self.box[1]
         require(centred or across != "path", "box", "a box around the path, x = 0", self.box)
-        fine, coarse = (chain.escape_time(at, absorbing, across) for chain in (Chain(self), Chain(self._coarser())))
-        return EscapeTime((4.0 * fine - coarse) / 3.0, np.abs(fine - coarse) / 3.0)
+        fine, rounding = Chain(self).escape_time(at, absorbing, across)
+        coarse, _ = Chain(self._coarser()).escape_time(at, absorbing, across)
+        return EscapeTime((4.0 * fine - coarse) / 3.0, np.abs(fine - coarse) / 3.0 + rounding * np.abs(fine))
 
     def _coarser(self) -> FokkerPlanck:
         halves = self.cells[0] // 2, self.cells[1] // 2

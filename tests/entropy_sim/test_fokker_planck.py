@@ -64,6 +64,20 @@ def test_any_landscape_on_a_rectangle():
     assert found.x[:2] == pytest.approx([-0.4 + 2.3 / 64, -0.4 + 3 * 2.3 / 64])
 
 
+def test_a_channel_landscape_is_the_channel():
+    from entropy_sim.landscapes import Channel, Exponential
+
+    landscape = Channel(stiffness=Exponential(1.0, 4.0), transverse_directions=1, length=2.0, boundary="open")
+    here = FokkerPlanck.channel(lambda y: 4.0 ** (y / 2), (0.0, 2.0), 0.1, lambda y: 0.1 * 4.0 ** (y / 2))
+    box = here.box
+    there = FokkerPlanck.of_landscape(
+        landscape, (0.0, 2.0), box, 0.1, lambda y: 0.1 * 4.0 ** (y / 2), stretch=here.stretch
+    )
+    assert there.stationary().density == pytest.approx(here.stationary().density, rel=1e-7, abs=1e-20)
+    with pytest.raises(UserError, match="landscape: expected two dimensions, found 5"):
+        FokkerPlanck.of_landscape(Channel(), (0.0, 1.0), box, 0.1, 0.1)
+
+
 # --- one dimension: the transverse mode decouples -------------------------------------------------------------------
 
 
@@ -108,6 +122,25 @@ def test_escape_in_one_dimension(end):
     fine, coarse = (decoupled(cells).escape_time(at, end, "equilibrium") for cells in ((640, 16), (320, 16)))
     moving = exact > 1e-9
     assert (coarse.error / fine.error)[moving] == pytest.approx(4.0, rel=0.1)
+
+
+@pytest.mark.parametrize("height", [3.0, 30.0, 150.0])
+def test_barriers_of_any_height(height):
+    """sin² barrier, 10 to 500 times D; the generator alone is singular to rounding from 30 D on."""
+
+    def barrier(y):
+        return height * np.sin(np.pi * y) ** 2
+
+    def deeper(y):  # the second well, where nothing absorbs yet, is the lower one
+        return barrier(y) - 2.0 * np.maximum(y - 0.5, 0.0) ** 2
+
+    for shape in (barrier, deeper):
+        found = FokkerPlanck.channel(lambda y: 5.0 + 0 * y, (-0.4, 1.0), 0.3, 0.3, shape, cells=(400, 16)).escape_time(
+            0
+        )
+        exact = theory.mean_first_passage_time(0.0, (-0.4, 1.0), shape, 0.3).time
+        assert found.time == pytest.approx(exact, rel=3e-4)
+        assert abs(found.time - exact) < found.error < 0.02 * exact
 
 
 def test_net_current_round_a_ring():
@@ -284,6 +317,10 @@ def test_simulation_far_from_the_adiabatic_limit():
         (lambda: decoupled().escape_time(2.0), r"start: expected positions in 0 … 1\.3, found 2"),
         (lambda: decoupled().escape_time(1.0, "top"), "absorbing: expected one of left, right, both"),
         (lambda: decoupled().escape_time(1.0, across="far"), "across: expected one of path, equilibrium"),
+        (
+            lambda: FokkerPlanck.channel(k, (0.0, 1.0), 1.0, 1.0, lambda y: 3e3 * y * y).escape_time(0.1),
+            "energy: expected barriers below 650 D",
+        ),
         (lambda: ring(0.1, 0.0).escape_time(0.5), "boundary: expected reflecting, for an escape"),
         (
             lambda: FokkerPlanck(lambda y, x: y * x / 0, (0.0, 1.0), (0.0, 1.0), 1.0, 1.0).stationary(),
