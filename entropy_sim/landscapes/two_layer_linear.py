@@ -213,7 +213,7 @@ class GeneratedSamples:
 
 @dataclass(frozen=True)
 class Samples:
-    """Given samples: numbers, or a text file of two columns, input and target, whose numbers the configuration keeps."""
+    """Given samples: numbers, or a text file of two columns (input, target) whose numbers the configuration keeps."""
 
     inputs: tuple[float, ...] = ()
     """Inputs x, one per sample; empty to read the file."""
