@@ -137,9 +137,7 @@ def race_rows(settings: Settings, problem: Problem, peers: Sequence[str], found:
         if key in absent:
             rows.append(_rows.missing(name, unit, absent[key]))
         else:
-            rows.append(
-                _rows.of(name, costs[key], unit, note=note or str(found.ran[key].variant), valid=found.valid(key))
-            )
+            rows.append(_rows.of(name, costs[key], unit, note=note or _heat(found.ran[key]), valid=found.valid(key)))
 
     for n in threads:
         for peer in (OURS, FLOOR, *peers):
@@ -181,6 +179,13 @@ def race_rows(settings: Settings, problem: Problem, peers: Sequence[str], found:
         note = ", ".join(f"{average} {value:+.1f}" for average, value in z.items())
         rows.append(Row(name, largest, "stderr", f"<= {Z_LIMIT:g}", note=note))
     return rows
+
+
+def _heat(contestant: Contestant) -> str:
+    """The variant that raced, and what the others took in the heat."""
+    others = {name: ns for name, ns in contestant.heat.items() if name != str(contestant.variant)}
+    slower = "; ".join(f"{name} {ns:.3g}" for name, ns in sorted(others.items(), key=lambda item: item[1]))
+    return f"{contestant.variant}" + (f" (in the heat: {slower})" if slower else "")
 
 
 def _name(peer: str) -> str:

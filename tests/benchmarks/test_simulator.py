@@ -183,7 +183,17 @@ def test_the_whole_benchmark(no_floor, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("value", "target", "met"),
-    [(2.5, "<= 2.5", True), (2.6, "<= 2.5", False), (8.0, "< 8", False), (15.0, ">= 15", True), (0.0, "= 1", False)],
+    [
+        (2.5, "<= 2.5", True),
+        (2.6, "<= 2.5", False),
+        (7.9, "< 8", True),
+        (8.0, "< 8", False),
+        (15.0, ">= 15", True),
+        (16.0, ">= 15", True),
+        (14.9, ">= 15", False),
+        (1.0, "= 1", True),
+        (0.0, "= 1", False),
+    ],
 )
 def test_a_row_meets_its_target(value, target, met):
     assert _rows.Row("x", value, "1", target).met is met
