@@ -56,7 +56,8 @@ def covariance_sgd(
 def transverse(matrix: Values, tangent: Values) -> Floats:
     """Part of a matrix across the path, ``Q M Q`` with ``Q = 1 - t tᵀ``: H⊥ of H, C⊥ of C, (…, d, d).
 
-    tangent: t, (…, d), of any length. Raises UserError for a tangent of length 0."""
+    tangent: t, (…, d), of any length. Raises UserError for a tangent of length 0.
+    Reference: Ciccotti, Kapral, Vanden-Eijnden, ChemPhysChem 6 (2005) 1809 (constrained averages)."""
     m, q = finite("matrix", matrix), _projector(tangent)
     require(m.shape[-2:] == q.shape[-2:], "tangent", f"{m.shape[-1]} components", q.shape[-1])
     return q @ m @ q

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import numpy as np
-from scipy.integrate import cumulative_trapezoid
 
 from entropy_sim.errors import require
 from entropy_sim.theory._checks import Floats, Values, finite, positive
@@ -50,6 +49,8 @@ def free_energy(position: Values, force: Values, diffusion: Values, interpretati
     d = np.broadcast_to(positive("diffusion", diffusion), y.shape)
     require(y.ndim == 1 and bool(np.all(np.diff(y) > 0)), "position", "increasing values", y.tolist()[:5])
     require(f.shape == y.shape, "force", f"the shape {y.shape}", f.shape)
+    from scipy.integrate import cumulative_trapezoid  # here: it takes half a second to load
+
     work = cumulative_trapezoid(f / d, y, initial=0)
     return (1.0 - _weight(interpretation)) * np.log(d / d[0]) - work
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.integrate import cumulative_trapezoid
 
 from entropy_sim.errors import require
 from entropy_sim.theory._checks import (
@@ -121,4 +120,6 @@ def mean_force_work(position: Values, force: Values) -> Floats:
     y, f = finite("position", position), finite("force", force)
     require(y.ndim == 1 and bool(np.all(np.diff(y) > 0)), "position", "increasing values", y.tolist()[:5])
     require(f.shape[-1:] == y.shape, "force", f"{y.size} values along its last axis", f.shape)
+    from scipy.integrate import cumulative_trapezoid  # here: it takes half a second to load
+
     return -cumulative_trapezoid(f, y, axis=-1, initial=0)

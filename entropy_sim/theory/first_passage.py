@@ -9,7 +9,6 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import chebyshev
-from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from entropy_sim.errors import require
 from entropy_sim.theory._checks import Floats, Values, finite, positive
@@ -67,8 +66,8 @@ def mean_first_passage_time(
     require(bool(np.all((at >= left) & (at <= right))), "start", f"positions in {left:g} … {right:g}", at.tolist())
     require(absorbing in get_args(Absorbing), "absorbing", "one of " + ", ".join(get_args(Absorbing)), absorbing)
     require(0.0 < tolerance < 1.0, "tolerance", "a number between 0 and 1", tolerance)
-    v = _function("potential", potential, left, right, CubicSpline)
-    d = _function("diffusion", diffusion, left, right, PchipInterpolator)
+    v = _function("potential", potential, left, right)
+    d = _function("diffusion", diffusion, left, right)
     varying = not isinstance(diffusion, int | float)
     breaks, where = np.unique(np.concatenate([[left, right], at.ravel()]), return_inverse=True)
     pick = where[2:].reshape(at.shape)
@@ -161,7 +160,7 @@ def _log_integral(logarithm: Floats, half: Floats) -> Floats:
     return np.logaddexp(before[:, None], inside)
 
 
-def _function(option: str, profile: Profile, left: float, right: float, spline: type) -> Callable[[Floats], Floats]:
+def _function(option: str, profile: Profile, left: float, right: float) -> Callable[[Floats], Floats]:
     if isinstance(profile, tuple):
         y, values = finite(option, profile[0]), finite(option, profile[1])
         require(
@@ -177,7 +176,10 @@ def _function(option: str, profile: Profile, left: float, right: float, spline: 
             f"a table that covers {left:g} … {right:g}",
             f"{y[0]:g} … {y[-1]:g}",
         )
-        table: Callable[[Floats], Floats] = spline(y, values)
+        from scipy.interpolate import CubicSpline, PchipInterpolator  # here: it takes half a second to load
+
+        # A monotone interpolant keeps D_y positive.
+        table: Callable[[Floats], Floats] = (CubicSpline if option == "potential" else PchipInterpolator)(y, values)
         return table
     if callable(profile):
         function = profile

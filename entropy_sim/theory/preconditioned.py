@@ -5,7 +5,6 @@ P acts on the transverse modes; along y the mobility is 1 throughout, as in the 
 from __future__ import annotations
 
 import numpy as np
-from scipy.integrate import quad_vec
 
 from entropy_sim.theory._checks import (
     Floats,
@@ -87,6 +86,8 @@ def effective_potential_preconditioned(
     def integrand(part: float) -> Floats:
         z = part * log
         return log * np.exp((b - a) * z) / (1.0 - edge * np.exp((1.0 - a) * z))
+
+    from scipy.integrate import quad_vec  # here: it takes half a second to load
 
     work, _ = quad_vec(integrand, 0.0, 1.0, epsrel=1e-10, epsabs=0.0, norm="max")
     return finite("potential", potential) + eta * c / (4.0 * (1.0 - beta)) * sum_modes(work)
