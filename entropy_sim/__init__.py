@@ -21,6 +21,7 @@ _HOMES = {
         "GeneratedSamples",
         "MullerBrown",
         "Quadratic",
+        "SampleFile",
         "Samples",
         "Tabulated",
         "TwoLayerLinear",

@@ -18,6 +18,7 @@ _HOMES = {
     "Landscape": "base",
     "MullerBrown": "muller_brown",
     "Quadratic": "quadratic",
+    "SampleFile": "two_layer_linear",
     "Samples": "two_layer_linear",
     "Tabulated": "tabulated",
     "TwoLayerLinear": "two_layer_linear",

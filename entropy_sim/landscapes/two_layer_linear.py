@@ -213,21 +213,16 @@ class GeneratedSamples:
 
 @dataclass(frozen=True)
 class Samples:
-    """Given samples: numbers, or a text file of two columns (input, target) whose numbers the configuration keeps."""
+    """Given samples."""
 
-    inputs: tuple[float, ...] = ()
-    """Inputs x, one per sample; empty to read the file."""
-    targets: tuple[float, ...] = ()
+    inputs: tuple[float, ...]
+    """Inputs x, one per sample."""
+    targets: tuple[float, ...]
     """Targets y, one per sample."""
-    file: str = ""
-    """Text file with one sample per line, input and target (separated by spaces, tabs or a comma)."""
 
     def __post_init__(self) -> None:
-        if not self.inputs and not self.targets:
-            require(bool(self.file), "landscape.data", "inputs and targets, or a file", "neither")
-            for name, values in zip(("inputs", "targets"), _read(self.file), strict=True):
-                object.__setattr__(self, name, values)
         n = len(self.inputs)
+        require(n > 0, "landscape.data.inputs", "at least one", self.inputs)
         require(n == len(self.targets), "landscape.data.targets", f"one for each of {n} inputs", len(self.targets))
         for name in ("inputs", "targets"):
             finite = bool(np.isfinite(getattr(self, name)).all())
@@ -236,6 +231,28 @@ class Samples:
     def numbers(self) -> tuple[Floats, Floats]:
         """Inputs and targets, (N,) each."""
         return np.array(self.inputs, dtype=np.float64), np.array(self.targets, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class SampleFile:
+    """Samples in a text file, which is read once: the configuration keeps the numbers."""
+
+    file: str
+    """Text file with one sample per line, input and target, separated by spaces, tabs or a comma."""
+    inputs: tuple[float, ...] = ()
+    """Inputs as they were read; empty to read the file."""
+    targets: tuple[float, ...] = ()
+    """Targets as they were read."""
+
+    def __post_init__(self) -> None:
+        if not self.inputs and not self.targets:
+            for name, values in zip(("inputs", "targets"), _read(self.file), strict=True):
+                object.__setattr__(self, name, values)
+        _ = Samples(self.inputs, self.targets)  # it checks them
+
+    def numbers(self) -> tuple[Floats, Floats]:
+        """Inputs and targets, (N,) each."""
+        return Samples(self.inputs, self.targets).numbers()
 
 
 def _read(file: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -266,7 +283,7 @@ class TwoLayerLinear(Landscape):
     2014 (arXiv 1312.6120).
     """
 
-    data: GeneratedSamples | Samples = GeneratedSamples()
+    data: GeneratedSamples | Samples | SampleFile = GeneratedSamples()
     """The samples."""
     balance: float = 3.0
     """Where the path ends: u² - w² there, parameter² (> 0)."""

@@ -9,7 +9,7 @@ from entropy_sim import theory
 from entropy_sim._kernels import Ensemble
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
-from entropy_sim.landscapes import GeneratedSamples, Samples, TwoLayerLinear
+from entropy_sim.landscapes import GeneratedSamples, SampleFile, Samples, TwoLayerLinear
 from entropy_sim.measurements import MeanForce, Stationary, mean_force
 from entropy_sim.noise import Label, Minibatch, Thermal
 from entropy_sim.run_files import from_jsonable, to_jsonable
@@ -258,7 +258,7 @@ def test_constrained_force_of_label_noise_is_the_slope_of_the_balance_potential(
 def test_a_file_of_samples_is_kept_as_numbers(tmp_path):
     file = tmp_path / "samples.csv"
     file.write_text("# input, target\n1.0, 2.0\n-0.5, -1.5\n", encoding="utf-8")
-    data = Samples(file=str(file))
+    data = SampleFile(str(file))
     assert data.inputs == (1.0, -0.5)
     assert data.targets == (2.0, -1.5)
     measurement = MeanForce(TwoLayerLinear(data), Minibatch(1), SGD(0.05))
@@ -275,10 +275,10 @@ def test_a_file_of_samples_is_kept_as_numbers(tmp_path):
             r"landscape\.data: expected inputs and targets that correlate",
         ),
         (lambda: TwoLayerLinear(Samples((0.0,), (1.0,))), r"landscape\.data: expected an input other than 0"),
-        (lambda: Samples(), r"landscape\.data: expected inputs and targets, or a file"),
+        (lambda: Samples((), ()), r"landscape\.data\.inputs: expected at least one"),
         (lambda: Samples((1.0,), ()), r"landscape\.data\.targets: expected one for each of 1 inputs, found 0"),
         (lambda: Samples((1.0,), (np.nan,)), r"landscape\.data\.targets: expected finite numbers"),
-        (lambda: Samples(file="no such file"), r"landscape\.data\.file: expected a readable file of numbers"),
+        (lambda: SampleFile("no such file"), r"landscape\.data\.file: expected a readable file of numbers"),
         (lambda: GeneratedSamples(size=2), r"landscape\.data\.size: expected at least 3, found 2"),
         (lambda: GeneratedSamples(residual=-1.0), r"landscape\.data\.residual: expected a number >= 0"),
         (lambda: GeneratedSamples(slope=np.inf), r"landscape\.data\.slope: expected a finite number"),
@@ -296,4 +296,4 @@ def test_bad_input_is_refused_by_name(make, message):
 def test_a_file_with_other_columns_is_refused(tmp_path):
     (tmp_path / "bad.txt").write_text("1 2 3\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"landscape\.data\.file: expected two columns, input and target, found '3 col"):
-        Samples(file=str(tmp_path / "bad.txt"))
+        SampleFile(str(tmp_path / "bad.txt"))
