@@ -133,25 +133,31 @@ def same_numbers(problem: Problem, walkers: int, steps: int) -> list[Row]:
 def _interrupted(measurement: Any, steps: int, equal: Any) -> Row:
     """A run with a checkpoint, stopped as by Ctrl-C on its way, then started again."""
     import _thread
+    import signal
     import threading
 
     from entropy_sim.checkpoint import Checkpoint
 
     name, after = "same numbers bit for bit, interrupted and resumed", 0.3
-    for _ in range(6):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "unfinished.npz"
-            timer = threading.Timer(after, _thread.interrupt_main)
-            try:
-                timer.start()
-                measurement(steps).run(checkpoint=Checkpoint(path, measurement(steps)))
-                timer.cancel()
-            except KeyboardInterrupt:
-                if path.exists():
-                    resumed = measurement(steps).run(checkpoint=Checkpoint(path, measurement(steps)))["stationary"]
-                    same = equal(measurement(steps).run()["stationary"], resumed)
-                    return Row(name, same, "1 = same", "= 1", note=f"{steps} steps, stopped after {after} s")
-        steps *= 4  # it ended, or was not yet under way
+    # Processes that a shell starts in the background ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for _ in range(6):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "unfinished.npz"
+                timer = threading.Timer(after, _thread.interrupt_main)
+                try:
+                    timer.start()
+                    measurement(steps).run(checkpoint=Checkpoint(path, measurement(steps)))
+                    timer.cancel()
+                except KeyboardInterrupt:
+                    if path.exists():
+                        resumed = measurement(steps).run(checkpoint=Checkpoint(path, measurement(steps)))["stationary"]
+                        same = equal(measurement(steps).run()["stationary"], resumed)
+                        return Row(name, same, "1 = same", "= 1", note=f"{steps} steps, stopped after {after} s")
+            steps *= 4  # it ended, or was not yet under way
+    finally:
+        signal.signal(signal.SIGINT, before)
     return Row(name, None, "1 = same", "= 1", note="it could not be interrupted in time", valid=False)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -147,7 +148,13 @@ def test_the_race_goes_on_without_a_peer(no_floor, monkeypatch):
 
 
 def test_the_same_numbers_however_they_are_made():
-    rows = _own.same_numbers(Problem(), 256, 400)
+    """Also in the background, where SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        rows = _own.same_numbers(Problem(), 256, 400)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [(row.value, row.met) for row in rows] == [(1.0, True)] * 3
     assert "stopped after" in rows[-1].note
 
