@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 DIVERGENCE_BOUND = 1e8
 #: Bytes that a block may take: half the second-level cache of most processors.
 _CACHE = 2**18
-_SECONDS_PER_PIECE, _SECONDS_BETWEEN_SAVES = 0.1, 60.0
+_SECONDS_PER_PIECE, _SECONDS_BETWEEN_SAVES = 0.2, 60.0
 
 _MATRIX, _VECTOR = float64[:, ::1], float64[::1]
 _BLOCK = void(_MATRIX, _MATRIX, _VECTOR)
@@ -98,16 +98,6 @@ def observe_function(function: Callable[..., None]) -> Compiled:
     return Compiled(function, _OBSERVE)
 
 
-@block_function
-def no_block(theta, out, params):  # type: ignore[no-untyped-def]
-    """Stands for a function that is not needed."""
-
-
-@noise_function
-def no_noise(theta, gradient, field, xi, noise, seed, first_walker, step, params):  # type: ignore[no-untyped-def]
-    """Stands for a noise that is left out."""
-
-
 @observe_function
 def no_observer(theta, gradient, located, frame, index, out, params):  # type: ignore[no-untyped-def]
     """Observes nothing."""
@@ -135,7 +125,7 @@ def _project(theta, frame, scratch):  # type: ignore[no-untyped-def]
 _ADVANCE = void(
     *(_CUBE, _CUBE, _CUBE, _CUBE, int64[::1], int64, int64, int64),
     *(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX),
-    *(uint64, int64, boolean, boolean, _F_BLOCK, _F_BLOCK, _VECTOR),
+    *(uint64, int64, boolean, boolean, boolean, _F_BLOCK, _F_BLOCK, _VECTOR),
     *(_F_NOISE, _VECTOR, _F_BLOCK, int64, _F_UPDATE, _VECTOR, _F_BLOCK),
     *(_F_OBSERVE, _VECTOR, int64, int64, float64),
 )
@@ -160,6 +150,7 @@ def _advance(  # type: ignore[no-untyped-def]
     first_walker,
     noisy,
     constrained,
+    locates,  # whether the observer wants to know where the walkers are
     gradient_function,
     locate_function,
     landscape_params,
@@ -177,7 +168,7 @@ def _advance(  # type: ignore[no-untyped-def]
     bound,
 ):
     d, walkers = theta.shape[1:]
-    per_batch = xi.shape[0] // max(normals, 1)
+    per_batch = max(xi.shape[0] // max(normals, 1), 1)
     for b in range(first_block, last_block):
         x, carried, held, seen = theta[b], memory[b], frame[b], out[b]
         walker = first_walker + b * walkers
@@ -185,7 +176,8 @@ def _advance(  # type: ignore[no-untyped-def]
         for step in range(done[b], target):
             gradient_function(x, gradient, landscape_params)
             if observe_every > 0 and step >= observe_from and (step - observe_from) % observe_every == 0:
-                locate_function(x, located, landscape_params)
+                if locates:
+                    locate_function(x, located, landscape_params)
                 observe(x, gradient, located, held, (step - observe_from) // observe_every, seen, observe_params)
             if noisy:
                 if normals > 0 and step // per_batch != batch:
@@ -199,7 +191,7 @@ def _advance(  # type: ignore[no-untyped-def]
                 update_field_function(x, update_field, landscape_params)
             update(x, gradient, noise, update_field, carried, update_params)
             if constrained:
-                _project(x, held, located)
+                _project(x, held, gradient)
             for i in range(d):
                 for w in range(walkers):
                     x[i, w] = x[i, w] if abs(x[i, w]) <= bound else np.nan
@@ -262,21 +254,23 @@ class Ensemble:
         self._out = np.zeros((blocks, *(self._width if s == -1 else s for s in out_shape)))
         self._done = np.zeros(blocks, dtype=np.int64)
         empty = np.zeros(0)
+        never = landscape.gradient  # stands for functions that are not called: nothing more to compile
         self._arguments = (
             np.uint64(seed),
             first_walker,
             noisy,
             frame is not None,
+            locate,
             landscape.gradient.pointer,
-            (landscape.locate if locate else no_block).pointer,
+            (landscape.locate if locate else never).pointer,
             landscape.params(),
-            (noise.function_for(landscape) if noisy else no_noise).pointer,
+            noise.function_for(landscape).pointer,
             noise.params(landscape, dynamics.time_step) if noisy else empty,
-            (noise_field or no_block).pointer,
+            (noise_field or never).pointer,
             normals,
             dynamics.function.pointer,
             dynamics.params(),
-            (update_field or no_block).pointer,
+            (update_field or never).pointer,
             observer.pointer,
             empty if observer_params is None else observer_params,
             observe_from,
