@@ -85,21 +85,24 @@ class Chain:
             (np.concatenate([rate, -leaving]), (np.concatenate([target, cells]), np.concatenate([source, cells])))
         )
 
-    def stationary(self) -> tuple[Floats, Floats, Floats]:
-        """Probability of each cell, and the flows through all faces along y and x, ends included."""
+    def stationary(self) -> tuple[Floats, Floats, Floats, float]:
+        """Probability of each cell, the flows through all faces along y and x, ends included, and an estimate of the
+        relative rounding error: it grows with the time to get from one well to the other."""
         g = self._generator()
         # One cell's probability is set to 1 and its equation, a sum of the others', left out.
         reference = int(np.argmin(self.energy - self.diffusion_x[:, None] * np.log(self.cell_x)))
         others = np.delete(np.arange(self.energy.size), reference)
         p = np.ones(self.energy.size)
-        p[others] = _lu(g[others][:, others]).solve(-g[others][:, [reference]].toarray()[:, 0])
+        factors = _lu(g[others][:, others])
+        p[others] = factors.solve(-g[others][:, [reference]].toarray()[:, 0])
+        rounding = _rounding(g, factors.solve(-np.ones(len(others)), trans="T"))
         p = (p / p.sum()).reshape(self.energy.shape)
         along = self.up * p[: len(self.up)] - self.down * np.roll(p, -1, 0)[: len(self.up)]
         wall = along[-1:] if self.problem.boundary == "periodic" else np.zeros((1, p.shape[1]))
         along = np.concatenate([wall, along] if self.problem.boundary == "periodic" else [wall, along, wall])
         across = self.out * p[:, :-1] - self.back * p[:, 1:]
         zero = np.zeros((p.shape[0], 1))
-        return p, along, np.concatenate([zero, across, zero], axis=1)
+        return p, along, np.concatenate([zero, across, zero], axis=1), rounding
 
     def largest_flow(self, p: Floats) -> float:
         """Largest one-way flow between two cells, against which rounding is measured."""
@@ -150,7 +153,6 @@ class Chain:
         g = self._generator(loss)
         near = int(np.argmin(np.abs(self.y - start.flat[0]))) if start.size else 0
         lowest = int(np.argmin(self.energy)), near * len(self.x) + int(np.argmin(self.energy[near]))
-        fastest = float(-g.diagonal().min())
         best: tuple[Floats, float] | None = None
         for reference in dict.fromkeys(lowest):
             others = np.delete(np.arange(loss.size), reference)
@@ -164,13 +166,19 @@ class Chain:
             there = (1.0 + population.sum()) / flow
             tau = np.empty(loss.size)
             tau[reference], tau[others] = there, hit + first * there
-            rounding = float(np.finfo(float).eps * fastest * np.abs(hit).max())
+            rounding = _rounding(g, hit)
             if best is None or rounding < best[1]:
                 best = tau.reshape(loss.shape), rounding
             if rounding < 1e-9:
                 break
         require(best is not None, "energy", "barriers below 650 D, whose times are floating-point numbers", "higher")
         return cast(tuple[Floats, float], best)
+
+
+def _rounding(generator: sparse.csc_array, hit: Floats) -> float:
+    """Relative rounding error of solving with a generator of which one cell is taken out: longest time to hit that cell
+    over the shortest stay in one, times epsilon."""
+    return float(np.finfo(float).eps * -generator.diagonal().min() * np.abs(hit).max())
 
 
 def bernoulli(z: Floats) -> Floats:

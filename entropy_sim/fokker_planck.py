@@ -42,7 +42,8 @@ class StationarySolution:
     marginal: Floats
     """p(y) = int p dx, (cells_y,), per parameter unit."""
     marginal_error: Floats
-    """Richardson estimate of the error of the marginal, (cells_y,), per parameter unit."""
+    """Richardson estimate of the error of the marginal, and rounding, which shows with wells more than about 25 D deep,
+    (cells_y,), per parameter unit."""
     current_y: Floats
     """Probability current along y through the faces between cells, both ends included, (cells_y + 1, cells_x), per
     parameter unit and time."""
@@ -163,8 +164,8 @@ class FokkerPlanck:
     def stationary(self) -> StationarySolution:
         """Stationary density, its marginal, and the current; with errors from a grid of half as many cells."""
         fine, coarse = Chain(self), Chain(self._coarser())
-        p, flow_y, flow_x = fine.stationary()
-        q, coarse_y, _ = coarse.stationary()
+        p, flow_y, flow_x, rounding = fine.stationary()
+        q, coarse_y, _, _ = coarse.stationary()
         marginal = p.sum(1) / fine.cell_y
         # Inside the fine grid's points, so that nothing is extrapolated.
         change = np.abs(CubicSpline(fine.y, marginal)(coarse.y) - q.sum(1) / coarse.cell_y)
@@ -178,7 +179,7 @@ class FokkerPlanck:
             x=fine.x,
             density=p / (fine.cell_y * fine.cell_x),
             marginal=marginal,
-            marginal_error=np.repeat(change / 3.0, 2),
+            marginal_error=np.repeat(change / 3.0, 2) + min(rounding, 1.0) * marginal.max(),
             current_y=flow_y / fine.cell_x,
             current_x=flow_x / fine.cell_y,
             stream=stream,

@@ -74,7 +74,7 @@ def relaxation_steps(
     eta, beta = positive("learning_rate", learning_rate), checked_momentum(momentum)
     require_stable("learning_rate", eta, k, beta, 1.0 + 2.0 * beta * nesterov)
     a, b = np.broadcast_arrays(eta * k, beta)
-    # 1 - z rather than z, because z -> 1 for small a: w = 1 - z solves w² - (1-b+a') w + a = 0.
+    # 1 - z rather than z, because z -> 1 for small a: w = 1 - z solves w² - linear · w + a = 0.
     last = b * (1.0 - a) if nesterov else b
     linear = 1.0 - last + a
     root = np.sqrt(linear**2 - 4.0 * a + 0j)

@@ -46,9 +46,21 @@ def test_thermal_noise_gives_boltzmann_on_a_coarse_grid(T):
     assert found.density / found.density.max() == pytest.approx(boltzmann / boltzmann.max(), rel=1e-8, abs=1e-28)
     exact = np.exp(-theory.effective_potential_thermal(k(found.y)[:, None], T, np.sin(5 * found.y)) / T)
     exact /= exact.sum() * 0.8 / 24
-    assert found.marginal == pytest.approx(exact, rel=1e-6)
+    assert found.marginal == pytest.approx(exact, rel=1e-6, abs=1e-12)
     assert found.marginal.sum() * 0.8 / 24 == pytest.approx(1.0)
     assert abs(found.circulation) + abs(found.entropy_production) + abs(found.net_current) < 1e-11
+
+
+@pytest.mark.parametrize(("height", "safe"), [(15.0, True), (50.0, False)])
+def test_rounding_between_deep_wells_is_reported(height, safe):
+    problem = FokkerPlanck.channel(k, (-0.3, 1.2), 1.0, 1.0, lambda y: height * np.sin(np.pi * y) ** 2, cells=(80, 16))
+    found = problem.stationary()
+    exact = np.exp(-theory.effective_potential_thermal(k(found.y)[:, None], 1.0, height * np.sin(np.pi * found.y) ** 2))
+    exact /= exact.sum() * 1.5 / 80
+    off = np.abs(found.marginal - exact)
+    assert np.all(off <= 3 * found.marginal_error + 1e-9)
+    assert (off.max() < 1e-3 * exact.max()) == safe
+    assert (np.max(found.marginal_error / exact.max()) < 0.02) == safe
 
 
 def test_any_landscape_on_a_rectangle():
