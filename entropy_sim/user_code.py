@@ -79,7 +79,7 @@ def load(option: str, file: str, text: str) -> UserModule:
     return UserModule(option, file, text)
 
 
-class _Ready(Compiled):
+class Ready(Compiled):
     """A block function that is compiled already."""
 
     def __init__(self, dispatcher: Any) -> None:
@@ -97,7 +97,7 @@ class UserModule:
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
         plain, self.globals = self._execute(text, name), self._execute(text, name)
         self._python: dict[str, Callable[..., Any]] = {}
-        self._blocks: dict[tuple[str, int, int], Compiled] = {}
+        self._blocks: dict[tuple[str, int, int, int], Compiled] = {}
         for key, value in list(self.globals.items()):
             function = value.py_func if isinstance(value, Dispatcher) else value
             if isinstance(function, types.FunctionType) and function.__globals__ is self.globals:
@@ -144,7 +144,8 @@ class UserModule:
         """Call the function as plain Python, with as many of the arguments as it takes."""
         function = self.python(name)
         try:
-            return function(*arguments[: self.arguments(name)])
+            with np.errstate(all="ignore"):  # what is not finite is refused by name
+                return function(*arguments[: self.arguments(name)])
         except NumbaError as error:
             raise self._does_not_compile(name, error) from None
         except Exception as error:
@@ -186,13 +187,21 @@ class UserModule:
         where = f" (line {lines[-1]})" if lines else ""
         return self._error(f"expected {name} of {self.file} to compile with numba, found: {reason}{where}")
 
-    def point(self, name: str, rows: int, numbers: int) -> Any:
+    def point(self, name: str, rows: int, numbers: int, columns: int = 0) -> Any:
         """The function of one point, `f(x, params, out)`, to be compiled, from `name(x)` or `name(x, params)`.
 
-        Only the first `numbers` of the parameters are the user's."""
+        Only the first `numbers` of the parameters are the user's. With columns, it gives a matrix (rows, columns), as
+        tuple of tuples or array, and out holds its rows one after the other."""
         function, kind = self.compiled(name, _VECTOR, _VECTOR)
         given = "x" if self.arguments(name) == 1 else f"x, params[:{numbers}]"
-        if isinstance(kind, numba_types.BaseTuple):
+        if columns:
+            index = "value[{i}][{j}]" if isinstance(kind, numba_types.BaseTuple) else "value[{i}, {j}]"
+            nested = isinstance(kind, numba_types.Array) and kind.ndim == 2
+            if not nested and not (isinstance(kind, numba_types.BaseTuple) and len(kind) == rows):
+                raise self._error(f"expected {rows} rows of {columns} numbers from {name} of {self.file}, found {kind}")
+            places = [(i, j) for i in range(rows) for j in range(columns)]
+            body = "\n".join(f"    out[{i * columns + j}] = {index.format(i=i, j=j)}" for i, j in places)
+        elif isinstance(kind, numba_types.BaseTuple):
             if len(kind) != rows:
                 raise self._error(f"expected {rows} numbers from {name} of {self.file}, found {len(kind)}")
             body = "\n".join(f"    out[{i}] = value[{i}]" for i in range(rows))
@@ -208,21 +217,21 @@ class UserModule:
             raise self._error(f"expected {wanted} from {name} of {self.file}, found {kind}")
         return self._generate(f"def f(x, params, out):\n    value = function({given})\n{body}\n", function, None)
 
-    def block(self, name: str, rows: int, numbers: int) -> Compiled:
+    def block(self, name: str, rows: int, numbers: int, columns: int = 0) -> Compiled:
         """The function as a block function: theta (d, points), out (rows, points), params.
 
         Only the first `numbers` of params are handed to the user's function."""
-        key = (name, rows, numbers)
+        key = (name, rows, numbers, columns)
         if key not in self._blocks:
             self._blocks[key] = self._block(*key)
         return self._blocks[key]
 
-    def _block(self, name: str, rows: int, numbers: int) -> Compiled:
-        if self.arguments(name) == 3:
+    def _block(self, name: str, rows: int, numbers: int, columns: int) -> Compiled:
+        if self.arguments(name) == 3 and not columns:
             function = self.compiled(name, *_BLOCK.args)[0]
             text = f"def f(theta, out, params):\n    function(theta, out, params[:{numbers}])\n"
         else:
-            function = self.point(name, rows, numbers)
+            function = self.point(name, rows, numbers, columns)
             text = (
                 "def f(theta, out, params):\n"
                 "    x, value = np.empty(theta.shape[0]), np.empty(out.shape[0])\n"
@@ -233,7 +242,7 @@ class UserModule:
                 "        for i in range(out.shape[0]):\n"
                 "            out[i, w] = value[i]\n"
             )
-        return _Ready(self._generate(text, function, _BLOCK, name))
+        return Ready(self._generate(text, function, _BLOCK, name))
 
     def scalar(self, name: str) -> Any:
         """The function of one number (and parameters), `f(s)` or `f(s, params)`, as compiled `f(s, params)`."""

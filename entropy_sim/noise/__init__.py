@@ -6,14 +6,20 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "Constant": "state_dependent",
     "CurvatureCovariance": "curvature_power",
     "CurvaturePower": "curvature_power",
+    "CustomCovariance": "state_dependent",
+    "CustomDiffusion": "state_dependent",
     "GradientCovariance": "covariance",
     "Label": "label",
     "Levy": "levy",
     "LevyGradient": "levy",
+    "LowRankCovariance": "covariance",
     "Minibatch": "minibatch",
     "Noise": "base",
+    "StateDependent": "state_dependent",
+    "StateDependentCovariance": "state_dependent",
     "TabulatedCovariance": "covariance",
     "Thermal": "thermal",
 }

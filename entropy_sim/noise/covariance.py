@@ -96,6 +96,64 @@ class GradientCovariance(Noise):
         return np.einsum("ni,ij,nj->n", t, self._matrix(landscape.dimension), t)
 
 
+# params: number of columns r of the factor, standard deviation of the rest, then the factor column by column.
+@noise_function
+def _low_rank(theta, gradient, field, xi, noise, seed, first_walker, step, params):  # type: ignore[no-untyped-def]
+    d, walkers = theta.shape
+    rank, rest = int(params[0]), params[1]
+    for i in range(d):
+        for w in range(walkers):
+            noise[i, w] = 0.0
+        for k in range(rank):
+            element = params[2 + k * d + i]
+            for w in range(walkers):
+                noise[i, w] += element * xi[k, w]
+        if rest > 0.0:
+            for w in range(walkers):
+                noise[i, w] += rest * xi[rank + i, w]
+
+
+@dataclass(frozen=True)
+class LowRankCovariance(Noise):
+    """Gradient noise of the constant covariance ``C = sum_k f_k f_kᵀ + variance · 1``. Supplies a gradient covariance.
+
+    The cost of a step grows like d times the number of directions f_k; C is singular where variance is 0.
+    """
+
+    factors: tuple[tuple[float, ...], ...] = ((0.3, 0.1),)
+    """Directions f_k with their strengths, one row of d numbers each."""
+    variance: float = 0.0
+    """Variance in every direction beside them (>= 0)."""
+
+    supplies: ClassVar[Supplies] = "gradient_covariance"
+    function: ClassVar[Compiled] = _low_rank
+
+    def __post_init__(self) -> None:
+        good = len({len(row) for row in self.factors}) == 1 and len(self.factors[0]) > 0
+        require(good, "noise.factors", "rows of as many numbers each", self.factors)
+        require(bool(np.isfinite(self.factors).all()), "noise.factors", "finite numbers", self.factors)
+        require(
+            bool(np.isfinite(self.variance) and self.variance >= 0), "noise.variance", "a number >= 0", self.variance
+        )
+
+    def check(self, landscape: Landscape) -> None:
+        d, found = landscape.dimension, len(self.factors[0])
+        if found != d:
+            raise UserError(f"noise.factors: expected {d} columns for this landscape, found {found}")
+
+    def normals(self, landscape: Landscape) -> int:
+        return len(self.factors) + (landscape.dimension if self.variance else 0)
+
+    def params(self, landscape: Landscape, time_step: float) -> Floats:
+        return np.concatenate([[len(self.factors), np.sqrt(self.variance)], np.ravel(self.factors)])
+
+    def transverse(self, landscape: Landscape, s: ArrayLike) -> Floats:
+        return self.variance + ((landscape.mode_directions(s) @ np.array(self.factors).T) ** 2).sum(axis=-1)
+
+    def along(self, landscape: Landscape, s: ArrayLike) -> Floats:
+        return self.variance + ((landscape.tangent(s) @ np.array(self.factors).T) ** 2).sum(axis=-1)
+
+
 @dataclass(frozen=True)
 class TabulatedCovariance(Noise):
     """Gradient noise ``C_i(y)`` of each mode as a `Tabulated` landscape has it. Supplies a gradient covariance."""
