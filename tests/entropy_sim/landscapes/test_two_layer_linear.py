@@ -199,6 +199,18 @@ def test_declared_variance_is_that_of_the_data(noise, expected):
     assert abs((steps @ normal).mean()) < 4 * np.sqrt(across[1] / 20_000)
 
 
+def test_labels_of_the_drawn_samples_are_perturbed_not_those_of_an_average_one():
+    """Fourth moment of g = (x_1 e_1 + x_2 e_2) / 2: ``3/16 (2 E x⁴ + 2 (E x²)²)``, were x² the mean one 3/4 (E x²)²."""
+    x = np.array(X)
+    landscape, walkers = TwoLayerLinear(Samples(X, tuple(1.5 * x))), 40_000
+    ensemble = Ensemble(landscape, Label(1.0, 2), SGD(0.01), np.repeat(landscape.path(0.7), walkers, axis=0), seed=8)
+    ensemble.advance(1)
+    fourth = ((landscape.path(0.7)[:, 0] - ensemble.theta[:, 0]) / (0.01 * landscape.path(0.7)[:, 1])) ** 4
+    error, second = fourth.std() / np.sqrt(walkers), (x**2).mean()
+    assert abs(fourth.mean() - 3 / 8 * ((x**4).mean() + second**2)) < 4 * error
+    assert abs(fourth.mean() - 3 / 4 * second**2) > 5 * error
+
+
 # --- dynamics --------------------------------------------------------------------------------------------------------
 
 
