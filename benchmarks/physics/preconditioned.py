@@ -138,10 +138,10 @@ def adam(quick: bool) -> list[Row]:
     """Small eta k / √C, slow second moments, small epsilon: V = U + (eta √c / 2) sum √k for C = c k; for C = c the
     thermal form with T = eta √c / 2."""
     k, result = _channel().curvature(_S)[:, 0], []
-    eta, steps = 0.003, 6000 if quick else 40_000
+    eta, steps = 0.003, 4000 if quick else 40_000
     for b in (1.0, 0.0):
         dynamics = Adam(eta, 0.9, 0.999, 1e-12)
-        found, stderr = _variance(dynamics, b, steps, 8000)
+        found, stderr = _variance(dynamics, b, steps, 5000)
         exact = theory.variance_adam(k, _C * k**b, eta, 0.9)
         alpha, error = _slope(k, found, stderr)
         expected, _ = _slope(k, exact, np.ones(3))
@@ -171,7 +171,7 @@ def adam_outside_its_limit(quick: bool) -> list[Row]:
     noise, result = _C * k, []
 
     def row(name: str, dynamics: Adam, expected: float | None, note: str = "", bias: float = 0.0) -> Row:
-        found, stderr = _variance(dynamics, 1.0, steps, 8000)
+        found, stderr = _variance(dynamics, 1.0, steps, 5000)
         limit = 0.5 * dynamics.learning_rate * np.sqrt(noise[i]) / k[i]
         return Row(
             f"Adam, {name}: force / predicted",
