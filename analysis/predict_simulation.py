@@ -196,6 +196,11 @@ def _read(tree: xr.DataTree, measurement: str) -> tuple[Setting, Profile, float]
     noise, dynamics = (config.get(name) for name in ("noise", "dynamics"))
     if not (isinstance(noise, dict) and isinstance(dynamics, dict)):
         raise UserError("config: expected a noise and a dynamics to predict from, found none")
+    kind = dynamics.get("type")
+    plain = kind == "SGD" and not (dynamics.get("nesterov") or dynamics.get("weight_decay"))
+    if not (plain or kind == "Overdamped"):
+        found = f"{kind} with nesterov or weight_decay" if kind == "SGD" else kind
+        raise UserError(f"config.dynamics: expected Overdamped or heavy-ball SGD to predict from, found {found}")
     setting = Setting(noise, dynamics)
     return setting, _profile(path_profile(dataset), setting), length
 

@@ -148,5 +148,15 @@ def test_what_cannot_be_predicted_says_why(channel):
     tree.attrs["config"] = "{}"
     with pytest.raises(UserError, match="expected a noise and a dynamics"):
         ps.predict_simulation(tree, S)
+    for old, new, found in (
+        ('"type": "SGD"', '"type": "Adam"', "Adam"),
+        ('"momentum"', '"nesterov": true, "momentum"', "SGD with nesterov or weight_decay"),
+        ('"momentum"', '"weight_decay": 0.1, "momentum"', "SGD with nesterov or weight_decay"),
+    ):
+        tree = channel(scale=0.3).tree()
+        assert old in tree.attrs["config"]
+        tree.attrs["config"] = tree.attrs["config"].replace(old, new)
+        with pytest.raises(UserError, match=f"expected Overdamped or heavy-ball SGD to predict from, found {found}"):
+            ps.predict_simulation(tree, S)
     with pytest.raises(UserError, match="equal bins that fill"):
         ps.predict_stationary(channel().tree(), S)
