@@ -28,17 +28,24 @@ from entropy_sim.landscapes.muller_brown import MullerBrown
 from entropy_sim.landscapes.quadratic import Quadratic
 from entropy_sim.landscapes.tabulated import Tabulated
 from entropy_sim.landscapes.two_layer_linear import TwoLayerLinear
-from entropy_sim.noise.covariance import GradientCovariance, TabulatedCovariance
+from entropy_sim.noise.covariance import GradientCovariance, LowRankCovariance, TabulatedCovariance
 from entropy_sim.noise.curvature_power import CurvatureCovariance, CurvaturePower
 from entropy_sim.noise.label import Label
 from entropy_sim.noise.levy import Levy, LevyGradient
 from entropy_sim.noise.minibatch import Minibatch
+from entropy_sim.noise.state_dependent import (
+    CustomCovariance,
+    CustomDiffusion,
+    StateDependent,
+    StateDependentCovariance,
+)
 from entropy_sim.noise.thermal import Thermal
 
 Floats = NDArray[np.float64]
 AnyLandscape = Channel | CurvedChannel | Tabulated | Quadratic | MullerBrown | TwoLayerLinear | Custom
 _GaussianNoise = Thermal | CurvaturePower | CurvatureCovariance | GradientCovariance | TabulatedCovariance
-AnyNoise = _GaussianNoise | Label | Minibatch | Levy | LevyGradient
+_PlaceDependentNoise = StateDependent | StateDependentCovariance | CustomDiffusion | CustomCovariance
+AnyNoise = _GaussianNoise | LowRankCovariance | _PlaceDependentNoise | Label | Minibatch | Levy | LevyGradient
 AnyDynamics = Overdamped | Underdamped | SGD | Adam | Preconditioned
 
 
