@@ -49,7 +49,9 @@ def stationary_scales(quick: bool) -> list[Row]:
                 "increments ∝ η^(1/α)",
             ),
         ):
-            ensemble = Ensemble(WELL, noise, dynamics, np.zeros((20_000 if quick else 400_000, 2)), seed=1)
+            ensemble = Ensemble(
+                WELL, noise, dynamics, np.zeros((20_000 if quick else 400_000, 2)), seed=round(10 * alpha)
+            )
             ensemble.advance(40)
             c = np.cos(ensemble.theta / float(exact)).ravel()
             mean, error = c.mean(), c.std() / np.sqrt(c.size)
@@ -120,7 +122,15 @@ def _measured(alpha: float, sigma: float, quick: bool) -> tuple[float, float]:
     options = {"start": 0.5, "lower": 0.0, "upper": 1.0, "replicas": 2000 if quick else 10_000}
     noise, dynamics = Levy(alpha, sigma), Overdamped(STEP)
     # The walkers settle within a few relaxation times of 1.
-    tree = escape(WELL, noise, dynamics, duration=10.0 + duration, transient=10.0, seed=3, **options)
+    tree = escape(
+        WELL,
+        noise,
+        dynamics,
+        duration=10.0 + duration,
+        transient=10.0,
+        seed=round(1e4 * alpha + 100 * sigma),
+        **options,
+    )
     group = tree["escape"]
     return float(group["rate"]), float(group["rate_stderr"])
 
