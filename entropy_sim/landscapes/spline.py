@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.interpolate import CubicSpline
 
 from entropy_sim._kernels import block_function
 from entropy_sim.landscapes.base import Floats, column
@@ -23,6 +22,8 @@ class SplinePath:
     """
 
     def __init__(self, points: Floats, natural: bool = True) -> None:
+        from scipy.interpolate import CubicSpline  # half a second, which most runs do not need
+
         chords = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
         self._spline = CubicSpline(chords, points, bc_type="natural" if natural else "not-a-knot")
         per_chord = max(5, 1000 // (len(points) - 1)) if not natural else 1000

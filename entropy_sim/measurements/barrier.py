@@ -112,6 +112,7 @@ class BarrierHeights(Measurement):
         }
         if exact is not None:
             force = exact_mean_force(landscape, self.noise, self.dynamics, s) + landscape.path_slope(s)
+            force = force + self.noise.drift(landscape, s)
             quadrature = cumulative_integral(y, -force).value
             variables |= {
                 "entropic_barrier_exact": ((), exact[top]),
