@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -13,9 +12,10 @@ from numpy.polynomial import chebyshev
 from numpy.typing import ArrayLike
 
 from entropy_sim._kernels import Compiled, block_function, inline, noise_function
-from entropy_sim._random import fill_normals, philox
-from entropy_sim.errors import UserError, require
+from entropy_sim._random import philox
+from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Floats, Landscape, column
+from entropy_sim.landscapes.samples import GeneratedSamples, SampleFile, Samples
 
 # --- arc length of the hyperbola -------------------------------------------------------------------------------------
 
@@ -108,6 +108,7 @@ def _locate(theta, out, params):  # type: ignore[no-untyped-def]
 
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 _APART = 1 << 31  # counters of draws that are no normals begin here
+_HEAD = 6
 
 
 @inline
@@ -119,26 +120,25 @@ def _draw(first_walker, w, j, step, seed):  # type: ignore[no-untyped-def]
 
 # params: batch size (0: all), 1 if with replacement, strength of label noise, number of samples N, E x², E x y, then x²
 # and x y of every sample.
-_HEAD = 6
 
 
 @noise_function
 def _sampled(theta, gradient, field, xi, noise, seed, first_walker, step, params):  # type: ignore[no-untyped-def]
     batch, n, label = int64(params[0]), int64(params[3]), params[2]
     second, product = params[4], params[5]
-    walkers = theta.shape[1]
+    walkers, number = theta.shape[1], uint64(n)
     x2, xy = np.zeros(walkers), np.zeros(walkers)
     size = batch if batch > 0 else n
     if batch > 0 and params[1] != 0.0:
+        words = np.empty((4, walkers), dtype=np.uint64)
         for j in range((batch + 3) // 4):
-            left = batch - 4 * j
-            for w in range(walkers):
-                words = _draw(first_walker, w, j, step, seed)
-                for m in range(4):
-                    if m < left:
-                        i = int64((words[m] * uint64(n)) >> _32)
-                        x2[w] += params[_HEAD + 2 * i]
-                        xy[w] += params[_HEAD + 2 * i + 1]
+            for w in range(walkers):  # words in a loop of their own, which is vectorised
+                words[0, w], words[1, w], words[2, w], words[3, w] = _draw(first_walker, w, j, step, seed)
+            for m in range(min(4, batch - 4 * j)):
+                for w in range(walkers):
+                    i = _HEAD + 2 * int64((words[m, w] * number) >> _32)
+                    x2[w] += params[i]
+                    xy[w] += params[i + 1]
         for w in range(walkers):
             x2[w] = x2[w] / size - second
             xy[w] = xy[w] / size - product
@@ -147,12 +147,15 @@ def _sampled(theta, gradient, field, xi, noise, seed, first_walker, step, params
         drawn = min(batch, n - batch)
         scale = 1.0 / batch if batch == drawn else -1.0 / batch
         order, swapped = np.arange(n), np.empty(drawn, dtype=np.int64)
+        words = np.empty((4 * ((drawn + 3) // 4), walkers), dtype=np.uint64)
+        for j in range((drawn + 3) // 4):
+            for w in range(walkers):
+                row = 4 * j
+                some = _draw(first_walker, w, j, step, seed)
+                words[row, w], words[row + 1, w], words[row + 2, w], words[row + 3, w] = some
         for w in range(walkers):
-            words = _draw(first_walker, w, 0, step, seed)
             for m in range(drawn):
-                if m > 0 and m % 4 == 0:
-                    words = _draw(first_walker, w, m // 4, step, seed)
-                k = m + int64((words[m % 4] * uint64(n - m)) >> _32)
+                k = m + int64((words[m, w] * uint64(n - m)) >> _32)
                 swapped[m] = k
                 order[m], order[k] = order[k], order[m]
                 # Deviations from the mean over all samples, whose sum is zero: those left out count with a minus.
@@ -173,97 +176,6 @@ def _sampled(theta, gradient, field, xi, noise, seed, first_walker, step, params
         shift = noise[0, w]
         noise[0, w] = shift * theta[1, w]
         noise[1, w] = shift * theta[0, w]
-
-
-# --- samples ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class GeneratedSamples:
-    """Normal inputs x of mean square exactly 1, targets y = slope x + r, r normal residuals orthogonal to x, of mean
-    square exactly residual²: the minimum is at u w = slope. From the package's own generator, hence always the same.
-    """
-
-    size: int = 64
-    """Number of samples N."""
-    slope: float = 1.0
-    """Slope of the best fit, a (not 0)."""
-    residual: float = 0.5
-    """Root mean square of the irreducible residuals (>= 0); 0 makes the data realisable."""
-    seed: int = 0
-    """Seed of the samples."""
-
-    def __post_init__(self) -> None:
-        least = 3 if self.residual else 1
-        require(self.size >= least, "landscape.data.size", f"at least {least}", self.size)
-        require(bool(np.isfinite(self.slope)), "landscape.data.slope", "a finite number", self.slope)
-        good = bool(np.isfinite(self.residual) and self.residual >= 0)
-        require(good, "landscape.data.residual", "a number >= 0", self.residual)
-        require(0 <= self.seed < 2**64, "landscape.data.seed", "0…2^64 - 1", self.seed)
-
-    def numbers(self) -> tuple[Floats, Floats]:
-        """Inputs and targets, (N,) each."""
-        normals = np.empty((4, self.size))
-        fill_normals(normals, np.uint64(self.seed), 0, 0)
-        x, r = normals[0] / np.sqrt((normals[0] ** 2).mean()), normals[1]
-        r = r - x * (x * r).mean()
-        size = np.sqrt((r**2).mean())
-        return x, self.slope * x + (self.residual * r / size if self.residual else 0.0)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Given samples."""
-
-    inputs: tuple[float, ...]
-    """Inputs x, one per sample."""
-    targets: tuple[float, ...]
-    """Targets y, one per sample."""
-
-    def __post_init__(self) -> None:
-        n = len(self.inputs)
-        require(n > 0, "landscape.data.inputs", "at least one", self.inputs)
-        require(n == len(self.targets), "landscape.data.targets", f"one for each of {n} inputs", len(self.targets))
-        for name in ("inputs", "targets"):
-            finite = bool(np.isfinite(getattr(self, name)).all())
-            require(finite, f"landscape.data.{name}", "finite numbers", getattr(self, name))
-
-    def numbers(self) -> tuple[Floats, Floats]:
-        """Inputs and targets, (N,) each."""
-        return np.array(self.inputs, dtype=np.float64), np.array(self.targets, dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class SampleFile:
-    """Samples in a text file, which is read once: the configuration keeps the numbers."""
-
-    file: str
-    """Text file with one sample per line, input and target, separated by spaces, tabs or a comma."""
-    inputs: tuple[float, ...] = ()
-    """Inputs as they were read; empty to read the file."""
-    targets: tuple[float, ...] = ()
-    """Targets as they were read."""
-
-    def __post_init__(self) -> None:
-        if not self.inputs and not self.targets:
-            for name, values in zip(("inputs", "targets"), _read(self.file), strict=True):
-                object.__setattr__(self, name, values)
-        _ = Samples(self.inputs, self.targets)  # it checks them
-
-    def numbers(self) -> tuple[Floats, Floats]:
-        """Inputs and targets, (N,) each."""
-        return Samples(self.inputs, self.targets).numbers()
-
-
-def _read(file: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    try:
-        text = Path(file).read_text(encoding="utf-8").replace(",", " ")
-        table = np.loadtxt(text.splitlines(), ndmin=2)
-    except (OSError, ValueError) as error:
-        raise UserError(f"landscape.data.file: expected a readable file of numbers, found {file} ({error})") from error
-    shape = f"{table.shape[1]} columns in {file}"
-    require(table.size > 0 and table.shape[1] == 2, "landscape.data.file", "two columns, input and target", shape)
-    return tuple(table[:, 0].tolist()), tuple(table[:, 1].tolist())
 
 
 # --- the landscape ---------------------------------------------------------------------------------------------------

@@ -9,10 +9,9 @@ from entropy_sim import theory
 from entropy_sim._kernels import Ensemble
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
-from entropy_sim.landscapes import GeneratedSamples, SampleFile, Samples, TwoLayerLinear
-from entropy_sim.measurements import MeanForce, Stationary, mean_force
+from entropy_sim.landscapes import GeneratedSamples, Samples, TwoLayerLinear
+from entropy_sim.measurements import Stationary, mean_force
 from entropy_sim.noise import Label, Minibatch, Thermal
-from entropy_sim.run_files import from_jsonable, to_jsonable
 
 X = (0.5, -1.2, 2.0, 0.3, -0.7)
 Y = (0.9, -1.0, 3.1, 0.2, -2.0)
@@ -93,14 +92,6 @@ def test_every_point_is_told_its_nearest_point_of_the_branch(landscape):
     np.testing.assert_allclose(landscape.position(beside), s, atol=1e-13)
     assert np.isnan(landscape.position(np.array([[np.nan, 1.0], [1.0, np.nan]]))).all()
     assert np.isfinite(landscape.position(np.array([[0.0, 0.0], [-5.0, -5.0], [7.0, 7.0], [1e8, 1e-8]]))).all()
-
-
-def test_generated_samples_are_what_they_say():
-    x, y = GeneratedSamples(size=50, slope=-1.5, residual=0.4, seed=3).numbers()
-    r = y + 1.5 * x
-    np.testing.assert_allclose([(x * x).mean(), (r * r).mean(), (x * r).mean()], [1.0, 0.16, 0.0], atol=1e-14)
-    other = GeneratedSamples(size=50, slope=-1.5, residual=0.4, seed=4).numbers()[0]
-    assert abs(np.corrcoef(x, other)[0, 1]) < 0.5
 
 
 # --- samples drawn ---------------------------------------------------------------------------------------------------
@@ -267,17 +258,6 @@ def test_constrained_force_of_label_noise_is_the_slope_of_the_balance_potential(
 # --- input -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_of_samples_is_kept_as_numbers(tmp_path):
-    file = tmp_path / "samples.csv"
-    file.write_text("# input, target\n1.0, 2.0\n-0.5, -1.5\n", encoding="utf-8")
-    data = SampleFile(str(file))
-    assert data.inputs == (1.0, -0.5)
-    assert data.targets == (2.0, -1.5)
-    measurement = MeanForce(TwoLayerLinear(data), Minibatch(1), SGD(0.05))
-    file.unlink()
-    assert from_jsonable(MeanForce, to_jsonable(measurement)) == measurement
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -287,13 +267,6 @@ def test_a_file_of_samples_is_kept_as_numbers(tmp_path):
             r"landscape\.data: expected inputs and targets that correlate",
         ),
         (lambda: TwoLayerLinear(Samples((0.0,), (1.0,))), r"landscape\.data: expected an input other than 0"),
-        (lambda: Samples((), ()), r"landscape\.data\.inputs: expected at least one"),
-        (lambda: Samples((1.0,), ()), r"landscape\.data\.targets: expected one for each of 1 inputs, found 0"),
-        (lambda: Samples((1.0,), (np.nan,)), r"landscape\.data\.targets: expected finite numbers"),
-        (lambda: SampleFile("no such file"), r"landscape\.data\.file: expected a readable file of numbers"),
-        (lambda: GeneratedSamples(size=2), r"landscape\.data\.size: expected at least 3, found 2"),
-        (lambda: GeneratedSamples(residual=-1.0), r"landscape\.data\.residual: expected a number >= 0"),
-        (lambda: GeneratedSamples(slope=np.inf), r"landscape\.data\.slope: expected a finite number"),
         (
             lambda: Stationary(TwoLayerLinear(), Thermal(), Overdamped()),
             r"expected one with a stationary density, found a flat valley without end",
@@ -303,9 +276,3 @@ def test_a_file_of_samples_is_kept_as_numbers(tmp_path):
 def test_bad_input_is_refused_by_name(make, message):
     with pytest.raises(UserError, match=message):
         make()
-
-
-def test_a_file_with_other_columns_is_refused(tmp_path):
-    (tmp_path / "bad.txt").write_text("1 2 3\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"landscape\.data\.file: expected two columns, input and target, found '3 col"):
-        SampleFile(str(tmp_path / "bad.txt"))
