@@ -72,6 +72,11 @@ class Landscape:
         """Unit vectors of the transverse modes, (n, modes, d)."""
         raise NotImplementedError
 
+    @property
+    def turning_frame(self) -> bool:
+        """Whether d_t H is not diagonal in the basis of the modes, so that `curvature_slope` is not all of it."""
+        return False
+
     def noise_variance_at(self, s: ArrayLike) -> Floats:
         """Gradient-noise variance of each coordinate on the path, (n, d); only with `noise_variance`."""
         raise NotImplementedError
