@@ -36,8 +36,9 @@ def exact_mean_force(landscape: Landscape, noise: Noise, dynamics: Dynamics, s: 
 
 
 def exact_effective_potential(landscape: Landscape, noise: Noise, dynamics: Dynamics, s: Floats) -> Floats | None:
-    """``U + int dy 1/2 sum_i k_i' <x_i²>`` from s = 0, (n,); None where some transverse mode is not stiff, or this
-    dynamics or noise has no exact variance about the path, or modes covary in a frame that turns. A drift of the noise's own counts as a force."""
+    """``U + int dy 1/2 sum_i k_i' <x_i²>`` from s = 0, (n,); None where some transverse mode is not stiff, the dynamics
+    or noise has no exact variance about the path, or modes covary in a frame that turns. A drift of the noise's own
+    counts as a force."""
     fine = np.linspace(0.0, 1.0, _FINE)
     curvature = landscape.curvature(fine)
     exact = dynamics.has_exact_variance(landscape) and noise.has_exact_covariance(landscape)
