@@ -67,6 +67,7 @@ class Adam(Dynamics):
 
     accepts: ClassVar[tuple[Supplies, ...]] = ("gradient_covariance", "sampled_gradient")
     function: ClassVar[Compiled] = _step
+    clock: ClassVar[str] = "learning rate · step, parameter units; the mobility is 1 / (√<g²> + epsilon), not 1"
 
     def __post_init__(self) -> None:
         check_learning_rate(self.learning_rate)

@@ -24,6 +24,7 @@ class Dynamics:
 
     accepts: ClassVar[tuple[Supplies, ...]]
     function: ClassVar[Compiled]
+    clock: ClassVar[str] = "h · step"  # what the time of every dataset is, in words
 
     @property
     def time_step(self) -> float:

@@ -66,6 +66,7 @@ class Preconditioned(Dynamics):
 
     accepts: ClassVar[tuple[Supplies, ...]] = ("gradient_covariance", "sampled_gradient")
     function: ClassVar[Compiled] = _step
+    clock: ClassVar[str] = "learning rate · step / (1 - momentum), mobility 1 along the path and k^-exponent across"
 
     def __post_init__(self) -> None:
         check_learning_rate(self.learning_rate)

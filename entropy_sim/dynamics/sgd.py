@@ -58,6 +58,7 @@ class SGD(Dynamics):
 
     accepts: ClassVar[tuple[Supplies, ...]] = ("gradient_covariance", "sampled_gradient")
     function: ClassVar[Compiled] = _step
+    clock: ClassVar[str] = "learning rate · step / (1 - momentum)"
 
     def __post_init__(self) -> None:
         check_learning_rate(self.learning_rate)

@@ -56,6 +56,7 @@ class Underdamped(Dynamics):
 
     accepts: ClassVar[tuple[Supplies, ...]] = ("diffusion",)
     function: ClassVar[Compiled] = _step
+    clock: ClassVar[str] = "(h²/2) coth(friction h / 2) · step, close to h · step / friction: mobility 1"
 
     def __post_init__(self) -> None:
         for name in ("step", "friction"):

@@ -114,6 +114,7 @@ class Measurement:
                 threads=threads or default_threads(),
                 dynamics=type(self.dynamics).__name__,
                 time_step=self.dynamics.time_step,
+                clock=self.dynamics.clock,
                 timescale_ratio=timescale_ratio(self.landscape, self.noise, self.dynamics),
             )
         )

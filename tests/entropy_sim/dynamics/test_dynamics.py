@@ -64,6 +64,7 @@ def test_a_measurement_takes_it_and_names_its_clock(noise, dynamics):
     tree = Relaxation(CHANNEL, noise, dynamics, (0.3, 0.6), 4, 20 * dynamics.time_step, 4).run()
     assert tree.attrs["time_step"] == pytest.approx(dynamics.time_step)
     assert tree.attrs["dynamics"] == type(dynamics).__name__
+    assert tree.attrs["clock"] == dynamics.clock
     assert tree["relaxation"]["time"].values[-1] == pytest.approx(20 * dynamics.time_step)
     assert np.isfinite(tree["relaxation"]["position"]).all()
 
