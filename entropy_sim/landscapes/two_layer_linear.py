@@ -188,7 +188,8 @@ class TwoLayerLinear(Landscape):
     The path is its branch u > 0 from balance ``u² - w² = -balance`` to +balance; its loss is that of the irreducible
     residuals, its stiffness ``Tr H = (u² + w²) E x²``, least in the middle. Gradient flow conserves the balance; one
     step of SGD multiplies it by exactly ``1 - eta² g²``, g the batch mean of x (u w x - y): only noise that is there at
-    the minimum, of labels or residuals, moves it, towards 0. s is that of the nearest point of the branch, and goes on
+    the minimum, of labels or residuals, moves it, towards 0 (which no walker reaches or crosses: b falls for ever, and
+    no density of it but a delta function is stationary). s is that of the nearest point of the branch, and goes on
     beyond 0…1. `Minibatch` and `Label` draw samples really; nothing is taken to be Gaussian.
 
     The law of balance: Ziyin, Li, Mori, Ueda, arXiv 2202.04825 (2022). Gradient flow: Saxe, McClelland, Ganguli, ICLR

@@ -202,6 +202,18 @@ def test_labels_of_the_drawn_samples_are_perturbed_not_those_of_an_average_one()
     assert abs(fourth.mean() - 3 / 4 * second**2) > 5 * error
 
 
+@pytest.mark.parametrize("noise", [Minibatch(3), Minibatch(3, False), Label(0.3, 2)])
+def test_a_diverged_walker_is_flagged_and_leaves_the_others_alone(noise):
+    start = np.repeat(GIVEN.path(0.7), 6, axis=0)
+    alone = Ensemble(GIVEN, noise, SGD(0.05), start, seed=3)
+    start[1], start[2, 0], start[3, 1], start[4] = np.nan, np.inf, -1e300, 1e7
+    mixed = Ensemble(GIVEN, noise, SGD(0.05), start, seed=3)
+    for ensemble in (alone, mixed):
+        ensemble.advance(5)
+    np.testing.assert_array_equal(mixed.diverged, [False, True, True, True, True, False])
+    np.testing.assert_array_equal(mixed.theta[[0, 5]], alone.theta[[0, 5]])
+
+
 # --- dynamics --------------------------------------------------------------------------------------------------------
 
 
