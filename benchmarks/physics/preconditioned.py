@@ -10,7 +10,8 @@ from entropy_sim import theory
 from entropy_sim.dynamics import SGD, Adam, Preconditioned
 from entropy_sim.dynamics.base import Dynamics
 from entropy_sim.landscapes import Channel, Exponential
-from entropy_sim.measurements import mean_force
+from entropy_sim.measurements import mean_force, stationary
+from entropy_sim.measurements.base import timescale_ratio
 from entropy_sim.noise import CurvatureCovariance
 
 TITLE = "preconditioned SGD has a force of the thermal form, P = k^-a the family alpha = b - a, Adam alpha = b / 2"
@@ -23,7 +24,8 @@ _S = np.array([0.1, 0.5, 0.9])
 
 def rows(quick: bool) -> list[Row]:
     """All rows of the claim."""
-    return [*thermal_form(quick), *invariance(quick), *family(quick), *adam(quick), *adam_outside_its_limit(quick)]
+    held = [*thermal_form(quick), *invariance(quick), *family(quick)]
+    return [*held, *density(quick), *adam(quick), *adam_outside_its_limit(quick)]
 
 
 def _channel(factor: float = 1.0) -> Channel:
@@ -114,6 +116,44 @@ def invariance(quick: bool) -> list[Row]:
                 float(expected_here[1]),
                 rejected=26.0 - expected,
                 rejected_name="scales" if natural else "does not scale",
+            )
+        )
+    return result
+
+
+def density(quick: bool) -> list[Row]:
+    """Free walkers, C = c k across and constant along the path: with the natural gradient p ∝ prod k_i^(-T / (2 D_y)),
+    D_y = eta C_y / 2, a power of k (with plain SGD ln p falls with sum k_i), the better the slower y; ends left out."""
+    rate, bins, channel, result = 0.1, 40, _channel(), []
+    inside = slice(bins // 10, -bins // 10)
+    log_k = np.log(channel.curvature((np.arange(bins) + 0.5) / bins)[inside, 0])
+    dynamics = Preconditioned(rate)
+    for along in (0.16, 0.04):
+        noise, slopes = CurvatureCovariance(0.4 * along, 1.0, along), []
+        for seed in range(8 if quick else 16):
+            tree = stationary(
+                channel,
+                noise,
+                dynamics,
+                bins=bins,
+                walkers=512 if quick else 2048,
+                burn_in=200.0,
+                duration=400.0 if quick else 600.0,
+                seed=seed,
+            )
+            slopes.append(-np.polyfit(log_k, np.log(tree["stationary"]["density"].values[inside]), 1)[0])
+        ratio = timescale_ratio(channel, noise, dynamics)
+        temperature = float(dynamics.variance(np.ones(1), np.full(1, 0.4 * along))[0])
+        expected = 2.0 * temperature / dynamics.diffusion(np.array(along), "gradient_covariance")
+        result.append(
+            Row(
+                f"natural gradient, free, timescale ratio {ratio:.3f}: -d ln p / d ln k",
+                float(np.mean(slopes)),
+                float(np.std(slopes, ddof=1) / np.sqrt(len(slopes))),
+                float(expected),
+                bias=ratio,
+                rejected=0.5 * float(expected),
+                rejected_name="half of it",
             )
         )
     return result

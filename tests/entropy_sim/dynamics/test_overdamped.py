@@ -83,7 +83,7 @@ def test_bad_input_is_refused_by_name(make, message):
             Channel(),
             Thermal(),
             SGD(),
-            r"expected one that supplies a gradient covariance or .* for SGD, found Thermal, which supplies a diffusion",
+            r"expected one that supplies a gradient covariance or .* for SGD, found Thermal, which supplies a dif",
         ),
     ],
 )
