@@ -147,6 +147,8 @@ def timescale_ratio(landscape: AnyLandscape, noise: AnyNoise, dynamics: AnyDynam
     NaN where no transverse mode is stiff or the noise has no variance. For gradient noise D_y = C_y · time step / 2.
     Update rules with another relaxation rate than k_i, or another D_y, say so (`Dynamics`).
     """
+    if not noise.has_finite_variance:
+        return float("nan")
     s = np.linspace(0.0, 1.0, 1001)
     k, slope = landscape.curvature(s), landscape.curvature_slope(s)
     diffusion = dynamics.diffusion(noise.along(landscape, s), noise.supplies)

@@ -238,7 +238,7 @@ class Escape(Measurement):
             return "none: the path is curved"
         potential, diffusion = exact_effective_potential(landscape, noise, dynamics, s), _diffusion(self, s)
         if potential is None or not np.isfinite(potential).all():
-            return "none: no effective potential (a transverse mode that is not stiff)"
+            return "none: no effective potential (a transverse mode that is not stiff, or has no exact variance)"
         if not (np.isfinite(diffusion).all() and diffusion.min() > 0.0):
             return "none: no noise along the path"
         ends = []

@@ -6,7 +6,7 @@ from scipy.stats import levy_stable
 
 from entropy_sim import theory
 from entropy_sim._kernels import Ensemble
-from entropy_sim.dynamics import SGD, Overdamped, Underdamped
+from entropy_sim.dynamics import SGD, Adam, Overdamped, Underdamped
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import Channel, Quadratic
 from entropy_sim.measurements import MeanForce, Profile, Relaxation, Stationary
@@ -112,7 +112,8 @@ def test_at_alpha_two_it_is_thermal_noise():
 
 
 def test_what_has_no_value_is_absent_and_what_has_is_finite():
-    for noise, dynamics in ((Levy(1.5, 0.05), Overdamped()), (LevyGradient(1.5, 0.05), SGD())):
+    gradient = LevyGradient(1.5, 0.05)
+    for noise, dynamics in ((Levy(1.5, 0.05), Overdamped()), (gradient, SGD()), (gradient, Adam())):
         profile = Profile(noise=noise, dynamics=dynamics).run(threads=1)
         for name in ("effective_potential", "noise_trace", "noise_eigenvalue", "noise_trace_transverse"):
             assert name not in profile["profile"]
