@@ -29,7 +29,7 @@ FILE = """
 from math import sin, cos
 
 def diagonal(x, p):
-    return 0.0, p[0] + sin(x[0]) ** 2, 0.5
+    return 0.0, p[0] + sin(x[1]) ** 2, 0.5
 
 def factor(x, p):
     return (1.0 + 0.8 * sin(2 * x[1]), 0.3), (0.2, sin(x[0])), (sin(x[2]) * x[0] / (1 + x[0] ** 2), cos(x[1]))
@@ -46,7 +46,7 @@ def file(tmp_path_factory):
 def matrix(x):
     first = 1.0 + 0.8 * np.sin(2 * x[1]), 0.3
     f = np.array([first, (0.2, np.sin(x[0])), (np.sin(x[2]) * x[0] / (1 + x[0] ** 2), np.cos(x[1]))])
-    return np.diag([0.0, 0.4 + np.sin(x[0]) ** 2, 0.5]), f
+    return np.diag([0.0, 0.4 + np.sin(x[1]) ** 2, 0.5]), f
 
 
 def covariance_and_drift(noise, landscape, x):
@@ -187,7 +187,7 @@ def test_a_heun_stratonovich_integration_in_numpy_agrees(file):
     def kicked(x, w):
         """B(x) w for x (3, n) and w (4, n)."""
         first = (1.0 + 0.8 * np.sin(2 * x[1])) * w[2] + 0.3 * w[3]
-        second = np.sqrt(0.4 + np.sin(x[0]) ** 2) * w[0] + 0.2 * w[2] + np.sin(x[0]) * w[3]
+        second = np.sqrt(0.4 + np.sin(x[1]) ** 2) * w[0] + 0.2 * w[2] + np.sin(x[0]) * w[3]
         third = np.sqrt(0.5) * w[1] + np.sin(x[2]) * x[0] / (1 + x[0] ** 2) * w[2] + np.cos(x[1]) * w[3]
         return np.sqrt(2.0) * np.stack([first, second, third])
 
