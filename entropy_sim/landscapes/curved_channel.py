@@ -1,26 +1,30 @@
-"""The entropic channel bent round a circle: the planes normal to the path rotate with it, and the eigenframe may too."""
+"""The entropic channel bent round a circle: the planes normal to the path rotate with it, the eigenframe may too."""
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike
 
 from entropy_sim._kernels import Compiled, block_function, inline
+from entropy_sim._random import FASTMATH
 from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Floats, Landscape, column
-from entropy_sim.landscapes.channel import Barrier, Bump, DoubleWell, Exponential, Flat, _fold, _shape_into
+from entropy_sim.landscapes.channel import Channel, Energy, Stiffness
+from entropy_sim.landscapes.shapes import Bump, Flat
 
 # --- compiled --------------------------------------------------------------------------------------------------------
 
-# params: radius, angle, 1 if closed, shape code, three numbers of the shape, height of U, twist and its start (radians),
-# amplitudes a_1…
-
-_AMPLITUDES = 10
+# params: radius, angle, 1 if closed, twist and its start (radians), then those of the straight channel that is bent.
+_STRAIGHT = 5
 _TINY = 1e-300  # the centre itself, where the angle has no meaning, pulls nowhere
+
+_straight_gradient = njit(nogil=True, error_model="numpy", fastmath=set(FASTMATH))(Channel.gradient._function)
 
 
 @inline
@@ -47,56 +51,53 @@ def _angle(x, y):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _frame_into(theta, params, s, cosine, sine):  # type: ignore[no-untyped-def]
-    """Cosine and sine of the eigenframe's angle at s, where there is a frame to turn."""
-    if theta.shape[0] == 2 or (params[8] == 0.0 and params[9] == 0.0):
-        cosine[:] = 1.0
-        sine[:] = 0.0
-        return
-    for w in range(s.size):
-        cosine[w] = np.cos(params[9] + params[8] * s[w])
-        sine[w] = np.sin(params[9] + params[8] * s[w])
+def _fold(phi, angle, closed):  # type: ignore[no-untyped-def]
+    """Position s in 0…1 and the sign of ds/dphi."""
+    r = phi / angle
+    turns = 1.0 if closed else 2.0
+    r = r - turns * np.floor(r / turns)
+    mirrored = r > 1.0 + 1e-12  # the rounding of phi = angle must not look like a reflection
+    return (2.0 - r if mirrored else r), (-1.0 if mirrored else 1.0)
 
 
 @block_function
 def _gradient(theta, out, params):  # type: ignore[no-untyped-def]
-    radius, angle, closed, height = params[0], params[1], params[2] != 0.0, params[7]
+    """The straight channel's gradient at (radius · angle, its modes), brought back."""
+    radius, angle, closed, twist, begin = params[0], params[1], params[2] != 0.0, params[3], params[4]
+    straight = params[_STRAIGHT:]
     d, walkers = theta.shape
-    first = params[_AMPLITUDES]
-    s, sign, value, slope = np.empty(walkers), np.empty(walkers), np.empty(walkers), np.empty(walkers)
-    cosine, sine, rho, turn = np.empty(walkers), np.empty(walkers), np.empty(walkers), np.zeros(walkers)
-    square = np.zeros(walkers)
+    unrolled, force = np.empty((d, walkers)), np.empty((d, walkers))
     for w in range(walkers):
-        s[w], sign[w] = _fold(_angle(theta[0, w], theta[1, w]), angle, closed)
-        rho[w] = np.sqrt(theta[0, w] * theta[0, w] + theta[1, w] * theta[1, w]) - radius
-    _shape_into(params[3], params[4], params[5], params[6], s, value, slope)
-    if d == 2:
+        unrolled[0, w] = radius * _angle(theta[0, w], theta[1, w])
+        unrolled[1, w] = np.sqrt(theta[0, w] * theta[0, w] + theta[1, w] * theta[1, w]) - radius
+    for i in range(2, d):
         for w in range(walkers):
-            square[w] = first * rho[w] * rho[w]
-            out[0, w] = first * value[w] * rho[w]
-    else:
-        _frame_into(theta, params, s, cosine, sine)
-        second = params[_AMPLITUDES + 1]
+            unrolled[i, w] = theta[i, w]
+    turned = d > 2 and (twist != 0.0 or begin != 0.0)
+    if turned:
+        frame = np.empty((3, walkers))
         for w in range(walkers):
-            p = cosine[w] * rho[w] + sine[w] * theta[2, w]
-            q = cosine[w] * theta[2, w] - sine[w] * rho[w]
-            square[w] = first * p * p + second * q * q
-            turn[w] = params[8] * (first - second) * p * q * value[w]
-            out[0, w] = value[w] * (first * p * cosine[w] - second * q * sine[w])
-            out[2, w] = value[w] * (first * p * sine[w] + second * q * cosine[w])
-        for i in range(3, d):
-            amplitude = params[_AMPLITUDES + i - 1]
-            for w in range(walkers):
-                square[w] += amplitude * theta[i, w] * theta[i, w]
-                out[i, w] = amplitude * value[w] * theta[i, w]
+            s, sign = _fold(unrolled[0, w] / radius, angle, closed)
+            frame[0, w], frame[1, w], frame[2, w] = np.cos(begin + twist * s), np.sin(begin + twist * s), sign
+            p, q = unrolled[1, w], unrolled[2, w]
+            unrolled[1, w] = frame[0, w] * p + frame[1, w] * q
+            unrolled[2, w] = frame[0, w] * q - frame[1, w] * p
+    _straight_gradient(unrolled, force, straight)
+    if turned:
+        for w in range(walkers):
+            f, g = force[1, w], force[2, w]
+            force[0, w] += twist * frame[2, w] / (radius * angle) * (f * unrolled[2, w] - g * unrolled[1, w])
+            force[1, w] = frame[0, w] * f - frame[1, w] * g
+            force[2, w] = frame[0, w] * g + frame[1, w] * f
     for w in range(walkers):
-        u = 2.0 * s[w] - 1.0
-        inverse = 1.0 / max(rho[w] + radius, _TINY)
-        east, north = theta[0, w] * inverse, theta[1, w] * inverse
-        along = sign[w] / angle * (0.5 * slope[w] * square[w] + turn[w] - 8.0 * height * u * (1.0 - u * u)) * inverse
-        outwards = out[0, w]
-        out[0, w] = outwards * east - along * north
-        out[1, w] = outwards * north + along * east
+        closeness = 1.0 / max(np.sqrt(theta[0, w] * theta[0, w] + theta[1, w] * theta[1, w]), _TINY)
+        east, north = theta[0, w] * closeness, theta[1, w] * closeness
+        along = radius * closeness * force[0, w]
+        out[0, w] = force[1, w] * east - along * north
+        out[1, w] = force[1, w] * north + along * east
+    for i in range(2, d):
+        for w in range(walkers):
+            out[i, w] = force[i, w]
 
 
 @block_function
@@ -116,7 +117,7 @@ def _locate(theta, out, params):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class CurvedChannel(Landscape):
-    """A valley bent round a circle, ``L = U(s) + 1/2 xᵀ H(s) x``, ``H(s) = k(s) R(psi) diag(a) R(psi)ᵀ``.
+    """A `Channel` bent round a circle, ``L = U(s) + 1/2 xᵀ H(s) x``, ``H(s) = R(psi) diag(k_i(s)) R(psi)ᵀ``.
 
     theta = (X, Y, z_1, …); s is the polar angle of (X, Y) over `angle`, x = (r - radius, z_1, …) the offset from the
     circle, outwards and out of its plane. R turns the first two transverse directions by psi(s) about the tangent, so
@@ -133,10 +134,10 @@ class CurvedChannel(Landscape):
     curved mean force -T/2 everywhere: k'/k = 1.
     """
 
-    stiffness: Bump | DoubleWell | Exponential = Bump()
+    stiffness: Stiffness = Bump()
     """How the transverse stiffness changes along the path; the same at both ends on a closed circle."""
-    along: Flat | Barrier = Flat()
-    """Energy along the path, U."""
+    along: Energy = Flat()
+    """Energy along the path, U; the same at both ends on a closed circle."""
     transverse_directions: int = 1
     """Number of transverse directions: the radial one, and those out of the circle's plane."""
     amplitudes: tuple[float, ...] = ()
@@ -149,49 +150,36 @@ class CurvedChannel(Landscape):
     """Turns of the first two modes about the tangent from s = 0 to 1 (whole half turns on a closed circle)."""
     twist_start: float = 0.0
     """Turn of the first mode at s = 0, from the outward direction towards z_1."""
+    profiles: tuple[Stiffness, ...] = ()
+    """A stiffness shape for each transverse mode instead of the shared one (in Python or by --config)."""
 
     gradient: ClassVar[Compiled] = _gradient
     locate: ClassVar[Compiled] = _locate
 
     def __post_init__(self) -> None:
-        modes = self.transverse_directions
-        require(
-            bool(np.isfinite(self.radius) and self.radius > 0), "landscape.radius", "a positive number", self.radius
-        )
-        require(modes >= 1, "landscape.transverse_directions", "at least 1", modes)
-        require(
-            len(self.amplitudes) in (0, modes),
-            "landscape.amplitudes",
-            f"one for each of the {modes} transverse directions, or none",
-            self.amplitudes,
-        )
-        positive = all(np.isfinite(a) and a > 0 for a in self.amplitudes)
-        require(positive, "landscape.amplitudes", "positive numbers", self.amplitudes)
+        bent = bool(np.isfinite(self.radius) and self.radius > 0)
+        require(bent, "landscape.radius", "a positive number", self.radius)
         mirrors = 180.0 / self.angle if self.angle > 0 else 0.0
         tiles = mirrors > 0.9 and abs(mirrors - round(mirrors)) < 1e-9
         require(self._closed or tiles, "landscape.angle", "360, or 180/n (180, 90, 60, …)", self.angle)
         for name in ("twist", "twist_start"):
-            value = getattr(self, name)
+            value, several = getattr(self, name), self.transverse_directions > 1
             require(bool(np.isfinite(value)), f"landscape.{name}", "a finite number", value)
-            require(modes > 1 or value == 0, f"landscape.{name}", "0 with one transverse direction", value)
-        if self._closed:
-            whole = abs(2.0 * self.twist - round(2.0 * self.twist)) < 1e-9
-            require(whole, "landscape.twist", "whole half turns on a closed circle (angle 360)", self.twist)
-            start, end = self.stiffness.value(np.array([0.0, 1.0]))
-            require(
-                bool(np.isclose(start, end, rtol=1e-9)),
-                "landscape.stiffness",
-                "the same stiffness at both ends of a closed circle (angle 360)",
-                (float(start), float(end)),
-            )
+            require(several or value == 0, f"landscape.{name}", "0 with fewer than two transverse directions", value)
+        whole = abs(2.0 * self.twist - round(2.0 * self.twist)) < 1e-9
+        require(whole or not self._closed, "landscape.twist", "whole half turns on a closed circle", self.twist)
+        _ = self._straight  # it checks the other options
 
     @property
     def _closed(self) -> bool:
         return self.angle == 360.0
 
-    @property
-    def _radians(self) -> float:
-        return math.radians(self.angle)
+    @functools.cached_property
+    def _straight(self) -> Channel:
+        """The channel that is bent."""
+        boundary: Literal["periodic", "reflecting"] = "periodic" if self._closed else "reflecting"
+        shapes = self.stiffness, self.along, self.transverse_directions, self.amplitudes
+        return Channel(*shapes, self.arc_length, boundary, self.profiles)
 
     @property
     def dimension(self) -> int:
@@ -199,29 +187,21 @@ class CurvedChannel(Landscape):
 
     @property
     def arc_length(self) -> float:
-        return self.radius * self._radians
-
-    def _amplitudes(self) -> Floats:
-        return np.array(self.amplitudes or (1.0,) * self.transverse_directions, dtype=np.float64)
+        return self.radius * math.radians(self.angle)
 
     def params(self) -> Floats:
         turns = 2.0 * np.pi * np.array([self.twist, self.twist_start])
-        shape = [self.stiffness.code, *self.stiffness.numbers(), self.along.height_along_path()]
-        head = [self.radius, self._radians, float(self._closed), *shape]
-        return np.concatenate([np.array(head, dtype=np.float64), turns, self._amplitudes()])
-
-    def _fold(self, theta: Floats) -> Floats:
-        r = np.mod(np.arctan2(theta[..., 1], theta[..., 0]) / self._radians, 1.0 if self._closed else 2.0)
-        return np.where(r > 1.0, 2.0 - r, r)
+        head = [self.radius, math.radians(self.angle), float(self._closed)]
+        return np.concatenate([head, turns, self._straight.params()])
 
     def energy(self, theta: ArrayLike) -> Floats:
         x = np.asarray(theta, dtype=np.float64)
-        s = self._fold(x)
-        offset = x[..., 1:].copy()
-        offset[..., 0] = np.hypot(x[..., 0], x[..., 1]) - self.radius
-        modes = np.einsum("...ij,...j->...i", self._turned(s), offset)
-        energy = self.along.height_along_path() * (1.0 - (2.0 * s - 1.0) ** 2) ** 2
-        return energy + 0.5 * self.stiffness.value(s) * (self._amplitudes() * modes**2).sum(axis=-1)
+        unrolled = x.copy()
+        unrolled[..., 0] = np.arctan2(x[..., 1], x[..., 0]) * self.radius
+        unrolled[..., 1] = np.hypot(x[..., 0], x[..., 1]) - self.radius
+        turned = self._turned(self._straight.fold(unrolled[..., 0]))
+        unrolled[..., 1:] = np.einsum("...ij,...j->...i", turned, unrolled[..., 1:])
+        return self._straight.energy(unrolled)
 
     def _turned(self, s: Floats) -> Floats:
         """Components of the modes (rows) on the radial direction and those out of the plane, (..., modes, modes)."""
@@ -235,7 +215,7 @@ class CurvedChannel(Landscape):
 
     def _outwards(self, s: ArrayLike) -> Floats:
         out = np.zeros((np.size(s), self.dimension))
-        phi = column(s) * self._radians
+        phi = column(s) * math.radians(self.angle)
         out[:, 0], out[:, 1] = np.cos(phi), np.sin(phi)
         return out
 
@@ -258,7 +238,7 @@ class CurvedChannel(Landscape):
         return out + turned[:, :, :1] * self._outwards(s)[:, None, :]
 
     def curvature(self, s: ArrayLike) -> Floats:
-        return self.stiffness.value(column(s))[:, None] * self._amplitudes()
+        return self._straight.curvature(s)
 
     def curvature_slope(self, s: ArrayLike) -> Floats:
         """Diagonal of d_t H in the basis of the modes, (n, modes): all of the mean force only where the noise's
@@ -269,16 +249,17 @@ class CurvedChannel(Landscape):
         """Transverse block of d_t H in the basis of the modes, (n, modes, modes)."""
         m = self.transverse_directions
         out = np.zeros((len(s), m, m))
-        out[:, range(m), range(m)] = self.stiffness.slope(s)[:, None] * self._amplitudes()
+        out[:, range(m), range(m)] = self._straight.curvature_slope(s)
         if m > 1:
             k = self.curvature(s)
-            out[:, 0, 1] = out[:, 1, 0] = 2.0 * np.pi * self.twist * (k[:, 0] - k[:, 1])
-        out /= self.arc_length
-        # Further out the same angle is a longer way: the slope of U there is U' R / r, with second r-derivative 2 U'/R².
-        radial = self._turned(s)[:, :, 0]
-        u = 2.0 * s - 1.0
-        slope = -8.0 * self.along.height_along_path() * u * (1.0 - u * u) / self.arc_length
-        return out + (2.0 * slope / self.radius**2)[:, None, None] * radial[:, :, None] * radial[:, None, :]
+            out[:, 0, 1] = out[:, 1, 0] = 2.0 * np.pi * self.twist / self.arc_length * (k[:, 0] - k[:, 1])
+        # Further out the same angle is a longer way: the slope of U there is U' R / r, its second r-derivative 2 U'/R².
+        radial, bend = self._turned(s)[:, :, 0], 2.0 * self.along.slope(s) / self.arc_length / self.radius**2
+        return out + bend[:, None, None] * radial[:, :, None] * radial[:, None, :]
+
+    @property
+    def turning_frame(self) -> bool:
+        return self.twist != 0.0 or self.twist_start != 0.0
 
     def transverse_hessian(self, s: ArrayLike) -> Floats:
         """H⊥ = Q H Q on the path, (n, d, d)."""
