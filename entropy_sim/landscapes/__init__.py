@@ -6,21 +6,26 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "Barrier": "channel",
-    "Bump": "channel",
+    "Barrier": "shapes",
+    "Bump": "shapes",
     "Channel": "channel",
+    "Confining": "shapes",
     "CurvedChannel": "curved_channel",
     "Custom": "custom",
-    "DoubleWell": "channel",
-    "Exponential": "channel",
-    "Flat": "channel",
+    "DoubleWell": "shapes",
+    "Exponential": "shapes",
+    "Flat": "shapes",
+    "FromFile": "interpolated",
     "GeneratedSamples": "samples",
+    "Interpolated": "interpolated",
     "Landscape": "base",
     "MullerBrown": "muller_brown",
+    "Power": "shapes",
     "Quadratic": "quadratic",
     "SampleFile": "samples",
     "Samples": "samples",
     "Tabulated": "tabulated",
+    "Tilted": "shapes",
     "TwoLayerLinear": "two_layer_linear",
 }
 __all__ = sorted(_HOMES)

@@ -2,202 +2,101 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from numba import int64
 from numpy.typing import ArrayLike
 
 from entropy_sim._kernels import Compiled, block_function, inline
-from entropy_sim._random import fast_exp
-from entropy_sim.errors import require
+from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes.base import Floats, Landscape, axis_directions, axis_tangent, column, straight
+from entropy_sim.landscapes.interpolated import FromFile, Interpolated
+from entropy_sim.landscapes.shapes import (
+    FLAT,
+    Barrier,
+    Bump,
+    Confining,
+    DoubleWell,
+    Exponential,
+    Flat,
+    Power,
+    Shape,
+    Tilted,
+    shape_into,
+)
 
-# --- shapes along the path -------------------------------------------------------------------------------------------
+Stiffness = Bump | DoubleWell | Exponential | Power | Interpolated | FromFile
+Energy = Flat | Barrier | Confining | Tilted | Interpolated | FromFile
 
-
-@dataclass(frozen=True)
-class Bump:
-    """Stiffness low at both ends and high in the middle, ``end + (middle - end) max(0, 1 - u²)³``, u = (s - 1/2)/width.
-
-    Twice continuously differentiable; exactly `end` from |s - 1/2| = width outwards and `middle` at s = 1/2.
-    """
-
-    end: float = 1.0
-    """Stiffness far from the middle, loss / parameter² (> 0)."""
-    middle: float = 16.0
-    """Stiffness at s = 1/2 (> 0; below `end` it is a dip)."""
-    width: float = 0.5
-    """Half-width of the bump in s (> 0, at most 1/2)."""
-
-    code: ClassVar[int] = 0
-
-    def __post_init__(self) -> None:
-        _positive("stiffness.end", self.end)
-        _positive("stiffness.middle", self.middle)
-        require(0 < self.width <= 0.5, "stiffness.width", "0 < width <= 0.5", self.width)
-
-    def numbers(self) -> tuple[float, float, float]:
-        return self.end, self.middle - self.end, 1.0 / self.width
-
-    def value(self, s: Floats) -> Floats:
-        return self.end + (self.middle - self.end) * np.maximum(0.0, 1.0 - ((s - 0.5) / self.width) ** 2) ** 3
-
-    def slope(self, s: Floats) -> Floats:
-        inside = np.maximum(0.0, 1.0 - ((s - 0.5) / self.width) ** 2)
-        return -6.0 * (self.middle - self.end) * inside**2 * (s - 0.5) / self.width**2
-
-
-@dataclass(frozen=True)
-class DoubleWell:
-    """A double well in the curvature alone, ``well + (middle - well) (1 - u²)²``, u = 2 (s - 1/2) / separation.
-
-    Softest at s = 1/2 ± separation/2, stiff in the middle and towards the ends.
-    """
-
-    well: float = 1.0
-    """Stiffness at the two soft places, loss / parameter² (> 0)."""
-    middle: float = 16.0
-    """Stiffness at s = 1/2 (at least `well`)."""
-    separation: float = 0.6
-    """Distance in s of the two soft places (0.4…1; closer ones would leave very stiff ends)."""
-
-    code: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        _positive("stiffness.well", self.well)
-        require(
-            np.isfinite(self.middle) and self.middle >= self.well,
-            "stiffness.middle",
-            f"at least the well's {self.well:g}",
-            self.middle,
-        )
-        require(0.4 <= self.separation <= 1.0, "stiffness.separation", "0.4…1", self.separation)
-
-    def numbers(self) -> tuple[float, float, float]:
-        return self.well, self.middle - self.well, 2.0 / self.separation
-
-    def value(self, s: Floats) -> Floats:
-        return self.well + (self.middle - self.well) * (1.0 - (2.0 * (s - 0.5) / self.separation) ** 2) ** 2
-
-    def slope(self, s: Floats) -> Floats:
-        u = 2.0 * (s - 0.5) / self.separation
-        return -4.0 * (self.middle - self.well) * u * (1.0 - u**2) * 2.0 / self.separation
-
-
-@dataclass(frozen=True)
-class Exponential:
-    """Stiffness ``start (end/start)^s``: its logarithm is linear, so the thermal mean force is the same everywhere."""
-
-    start: float = 1.0
-    """Stiffness at s = 0, loss / parameter² (> 0)."""
-    end: float = 16.0
-    """Stiffness at s = 1 (> 0)."""
-
-    code: ClassVar[int] = 2
-
-    def __post_init__(self) -> None:
-        _positive("stiffness.start", self.start)
-        _positive("stiffness.end", self.end)
-
-    def numbers(self) -> tuple[float, float, float]:
-        return self.start, float(np.log(self.end / self.start)), 0.0
-
-    def value(self, s: Floats) -> Floats:
-        return self.start * (self.end / self.start) ** s
-
-    def slope(self, s: Floats) -> Floats:
-        return np.log(self.end / self.start) * self.value(s)
-
-
-@dataclass(frozen=True)
-class Flat:
-    """No energy along the path, U = 0."""
-
-    def height_along_path(self) -> float:
-        return 0.0
-
-
-@dataclass(frozen=True)
-class Barrier:
-    """A smooth energy barrier between the ends, ``U = height (1 - u²)²``, u = 2 s - 1; minima at s = 0 and 1."""
-
-    height: float = 0.1
-    """Energy at s = 1/2, loss (negative: a well)."""
-
-    def __post_init__(self) -> None:
-        require(bool(np.isfinite(self.height)), "along.height", "a finite number", self.height)
-
-    def height_along_path(self) -> float:
-        return self.height
-
-
-def _positive(option: str, value: float) -> None:
-    require(bool(np.isfinite(value) and value > 0), option, "a positive number", value)
-
+#: How far beyond the path, in path lengths, an open valley is looked at to judge whether a step is stable.
+_BEYOND = 0.5
 
 # --- compiled --------------------------------------------------------------------------------------------------------
 
-# params: length, 1 if periodic, shape code, three numbers of the shape, height of U, amplitudes a_1…
+# params: length; period of the fold in s, its inverse (0 on an open line), s above which it mirrors; number of
+# different shapes; where the record of U begins; per shape where its record begins and how many directions have it;
+# then, shape by shape, row and amplitude of each direction; then the records (see shapes.py).
+_HEAD = 6
 
 
 @inline
-def _fold(y, length, periodic):  # type: ignore[no-untyped-def]
-    """Position s in 0…1 and the sign of ds/dy, for a coordinate y on the whole line."""
+def _fold(y, length, period, inverse, mirror):  # type: ignore[no-untyped-def]
+    """Position s in 0…1 (open: on the line) and the sign of ds/dy, for a coordinate y on the whole line."""
     r = y / length
-    turns = 1.0 if periodic else 2.0
-    r = r - turns * np.floor(r / turns)
-    mirrored = r > 1.0 + 1e-12  # the rounding of y = length must not look like a reflection
+    r = r - period * np.floor(r * inverse)
+    mirrored = r > mirror
     return (2.0 - r if mirrored else r), (-1.0 if mirrored else 1.0)
-
-
-@inline
-def _shape_into(code, a, b, c, s, value, slope):  # type: ignore[no-untyped-def]
-    """Stiffness shape and its slope per s at s (walkers,)."""
-    if code == 0.0:
-        for w in range(s.size):
-            u = (s[w] - 0.5) * c
-            inside = max(0.0, 1.0 - u * u)
-            value[w] = a + b * inside * inside * inside
-            slope[w] = -6.0 * b * c * u * inside * inside
-    elif code == 1.0:
-        for w in range(s.size):
-            u = (s[w] - 0.5) * c
-            inside = 1.0 - u * u
-            value[w] = a + b * inside * inside
-            slope[w] = -4.0 * b * c * u * inside
-    else:
-        for w in range(s.size):
-            value[w] = a * fast_exp(b * s[w])
-            slope[w] = b * value[w]
 
 
 @block_function
 def _gradient(theta, out, params):  # type: ignore[no-untyped-def]
-    length, periodic, height = params[0], params[1] != 0.0, params[6]
-    d, walkers = theta.shape
-    s, value, slope = np.empty(walkers), np.empty(walkers), np.empty(walkers)
-    sign, square = np.empty(walkers), np.zeros(walkers)
+    length, period, inverse, mirror = params[0], params[1], params[2], params[3]
+    groups, energy = int64(params[4]), int64(params[5])
+    walkers = theta.shape[1]
+    work = np.empty((5, walkers))  # one allocation: five are felt in two dimensions
+    s, scale, square, value, slope = work[0], work[1], work[2], work[3], work[4]
     for w in range(walkers):
-        s[w], sign[w] = _fold(theta[0, w], length, periodic)
-    _shape_into(params[2], params[3], params[4], params[5], s, value, slope)
-    for i in range(1, d):
-        amplitude = params[6 + i]
+        s[w], sign = _fold(theta[0, w], length, period, inverse, mirror)
+        scale[w] = sign / length
+    begun = params[energy] != FLAT
+    if begun:
+        shape_into(params, energy, s, value, slope)
         for w in range(walkers):
-            pull = amplitude * theta[i, w]
-            out[i, w] = pull * value[w]
-            square[w] += pull * theta[i, w]
-    for w in range(walkers):
-        u = 2.0 * s[w] - 1.0
-        out[0, w] = sign[w] / length * (0.5 * slope[w] * square[w] - 8.0 * height * u * (1.0 - u * u))
+            out[0, w] = scale[w] * slope[w]
+    at = _HEAD + 2 * groups
+    for g in range(groups):
+        shape_into(params, int64(params[_HEAD + 2 * g]), s, value, slope)
+        for j in range(int64(params[_HEAD + 2 * g + 1])):
+            i, amplitude = int64(params[at]), params[at + 1]
+            at += 2
+            if j == 0:
+                for w in range(walkers):
+                    pull = amplitude * theta[i, w]
+                    out[i, w] = pull * value[w]
+                    square[w] = pull * theta[i, w]
+            else:
+                for w in range(walkers):
+                    pull = amplitude * theta[i, w]
+                    out[i, w] = pull * value[w]
+                    square[w] += pull * theta[i, w]
+        if begun:
+            for w in range(walkers):
+                out[0, w] += 0.5 * scale[w] * slope[w] * square[w]
+        else:
+            for w in range(walkers):
+                out[0, w] = 0.5 * scale[w] * slope[w] * square[w]
+        begun = True
 
 
 @block_function
 def _locate(theta, out, params):  # type: ignore[no-untyped-def]
-    length, periodic = params[0], params[1] != 0.0
+    length, period, inverse, mirror = params[0], params[1], params[2], params[3]
     d, walkers = theta.shape
     for w in range(walkers):
-        out[0, w] = _fold(theta[0, w], length, periodic)[0]
+        out[0, w] = _fold(theta[0, w], length, period, inverse, mirror)[0]
         out[1, w] = 0.0
     for i in range(1, d):
         for w in range(walkers):
@@ -206,15 +105,20 @@ def _locate(theta, out, params):  # type: ignore[no-untyped-def]
 
 @block_function
 def _stiffness(theta, out, params):  # type: ignore[no-untyped-def]
-    length, periodic = params[0], params[1] != 0.0
-    d, walkers = theta.shape
+    length, period, inverse, mirror = params[0], params[1], params[2], params[3]
+    groups = int64(params[4])
+    walkers = theta.shape[1]
     s, value, slope = np.empty(walkers), np.empty(walkers), np.empty(walkers)
     for w in range(walkers):
-        s[w] = _fold(theta[0, w], length, periodic)[0]
-    _shape_into(params[2], params[3], params[4], params[5], s, value, slope)
-    for i in range(1, d):
-        for w in range(walkers):
-            out[i, w] = params[6 + i] * value[w]
+        s[w] = _fold(theta[0, w], length, period, inverse, mirror)[0]
+    at = _HEAD + 2 * groups
+    for g in range(groups):
+        shape_into(params, int64(params[_HEAD + 2 * g]), s, value, slope)
+        for _ in range(int64(params[_HEAD + 2 * g + 1])):
+            i, amplitude = int64(params[at]), params[at + 1]
+            at += 2
+            for w in range(walkers):
+                out[i, w] = amplitude * value[w]
 
 
 # --- the landscape ---------------------------------------------------------------------------------------------------
@@ -222,7 +126,8 @@ def _stiffness(theta, out, params):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class Channel(Landscape):
-    """A straight valley, ``L(y, x) = U(y) + 1/2 sum_i k_i(y) x_i²`` with ``k_i(y) = a_i k(y / length)``.
+    """A straight valley, ``L(y, x) = U(y) + 1/2 sum_i k_i(y) x_i²`` with ``k_i(y) = a_i k(y / length)``, or with a
+    shape k of each direction's own (`profiles`).
 
     theta = (y, x_1, …): y runs along the path, x_i across it. With thermal noise the marginal of y is exactly
     ``p ∝ exp(-U/T) prod k_i^(-1/2)`` and the mean force ``-U' - (T/2) sum k_i'/k_i``. The default has the paper's
@@ -232,9 +137,9 @@ class Channel(Landscape):
     exactly -T everywhere: k'/k = 2.
     """
 
-    stiffness: Bump | DoubleWell | Exponential = Bump()
+    stiffness: Stiffness = Bump()
     """How the transverse stiffness changes along the path."""
-    along: Flat | Barrier = Flat()
+    along: Energy = Flat()
     """Energy along the path, U."""
     transverse_directions: int = 4
     """Number of transverse coordinates."""
@@ -242,36 +147,48 @@ class Channel(Landscape):
     """Factor a_i of each transverse direction's stiffness; empty for 1 each."""
     length: float = 1.0
     """Arc length of the path, parameter units."""
-    boundary: Literal["reflecting", "periodic"] = "reflecting"
-    """What happens at s = 0 and 1."""
+    boundary: Literal["reflecting", "periodic", "open"] = "reflecting"
+    """What happens at s = 0 and 1; open: nothing, the valley goes on, and only U or a growing stiffness confines it."""
+    profiles: tuple[Stiffness, ...] = ()
+    """A stiffness shape for each transverse direction instead of the shared one (in Python or by --config)."""
 
     gradient: ClassVar[Compiled] = _gradient
     locate: ClassVar[Compiled] = _locate
     transverse_stiffness: ClassVar[Compiled] = _stiffness
 
     def __post_init__(self) -> None:
-        _positive("landscape.length", self.length)
-        require(
-            self.transverse_directions >= 1,
-            "landscape.transverse_directions",
-            "at least 1",
-            self.transverse_directions,
-        )
-        require(
-            len(self.amplitudes) in (0, self.transverse_directions),
-            "landscape.amplitudes",
-            f"one for each of the {self.transverse_directions} transverse directions, or none",
-            self.amplitudes,
-        )
-        require(
-            all(np.isfinite(a) and a > 0 for a in self.amplitudes),
-            "landscape.amplitudes",
-            "positive numbers",
-            self.amplitudes,
-        )
-        require(
-            self.boundary in ("reflecting", "periodic"), "landscape.boundary", "reflecting or periodic", self.boundary
-        )
+        n = self.transverse_directions
+        long = bool(np.isfinite(self.length) and self.length > 0)
+        require(long, "landscape.length", "a positive number", self.length)
+        require(n >= 1, "landscape.transverse_directions", "at least 1", n)
+        for name, values in (("amplitudes", self.amplitudes), ("profiles", self.profiles)):
+            expected = f"one for each of the {n} transverse directions, or none"
+            require(len(values) in (0, n), f"landscape.{name}", expected, len(values))
+        positive = all(np.isfinite(a) and a > 0 for a in self.amplitudes)
+        require(positive, "landscape.amplitudes", "positive numbers", self.amplitudes)
+        known = ("reflecting", "periodic", "open")
+        require(self.boundary in known, "landscape.boundary", "reflecting, periodic or open", self.boundary)
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        """Raise UserError for a stiffness that is not positive in the domain, or a seam with a step in it."""
+        named: dict[str, Shape] = {f"landscape.profiles[{i}]": shape for i, shape in enumerate(self.profiles)}
+        named = named or {"landscape.stiffness": self.stiffness}
+        domain = (-np.inf, np.inf) if self.boundary == "open" else (0.0, 1.0)
+        for name, shape in named.items():
+            least = shape.lowest(*domain)
+            if least is not None and not least[0] > 0:
+                where = "on the open line" if self.boundary == "open" else "for s in 0…1"
+                found = f"{least[0]:.6g} at s = {least[1]:.6g}"
+                raise UserError(f"{name}: expected a positive stiffness {where}, found {found}")
+        if self.boundary == "periodic":
+            for name, shape in (named | {"landscape.along": self.along}).items():
+                start, end = shape.value(np.array([0.0, 1.0])).tolist()
+                if abs(end - start) > 1e-9 * max(abs(start), abs(end)):
+                    raise UserError(
+                        f"{name}: expected the same value at s = 0 and 1 for boundary periodic, "
+                        f"found {start:.6g} and {end:.6g}"
+                    )
 
     @property
     def dimension(self) -> int:
@@ -284,20 +201,39 @@ class Channel(Landscape):
     def _amplitudes(self) -> Floats:
         return np.array(self.amplitudes or (1.0,) * self.transverse_directions, dtype=np.float64)
 
+    @functools.cached_property
+    def _groups(self) -> list[tuple[Shape, Floats]]:
+        """Every different shape, with the directions (from 0) that have it."""
+        if not self.profiles:
+            return [(self.stiffness, np.arange(self.transverse_directions))]
+        directions: dict[Stiffness, list[int]] = {}
+        for i, shape in enumerate(self.profiles):
+            directions.setdefault(shape, []).append(i)
+        return [(shape, np.array(which)) for shape, which in directions.items()]
+
     def params(self) -> Floats:
-        head = [self.length, float(self.boundary == "periodic"), self.stiffness.code, *self.stiffness.numbers()]
-        return np.array([*head, self.along.height_along_path(), *self._amplitudes()], dtype=np.float64)
+        groups, amplitudes = self._groups, self._amplitudes()
+        records = [self.along.record(), *(shape.record() for shape, _ in groups)]
+        starts = _HEAD + 2 * len(groups) + 2 * len(amplitudes) + np.cumsum([0, *(len(r) for r in records)])
+        fold = {"reflecting": (2.0, 0.5, 1.0 + 1e-12), "periodic": (1.0, 1.0, np.inf), "open": (0.0, 0.0, np.inf)}
+        # 1 + 1e-12: the rounding of y = length must not look like a reflection.
+        head = [self.length, *fold[self.boundary], len(groups), starts[0]]
+        table = [[start, len(which)] for start, (_, which) in zip(starts[1:], groups, strict=False)]
+        rows = [np.column_stack([1.0 + which, amplitudes[which]]).ravel() for _, which in groups]
+        return np.concatenate([head, np.ravel(table), *rows, *records]).astype(np.float64)
 
     def fold(self, y: Floats) -> Floats:
-        """s in 0…1 of an unwrapped coordinate y."""
+        """s of an unwrapped coordinate y: in 0…1, on an open line anywhere."""
+        if self.boundary == "open":
+            return y / self.length
         r = np.mod(y / self.length, 1.0 if self.boundary == "periodic" else 2.0)
         return np.where(r > 1.0, 2.0 - r, r)
 
     def energy(self, theta: ArrayLike) -> Floats:
         x = np.asarray(theta, dtype=np.float64)
-        s = self.fold(x[..., 0])
-        energy = self.along.height_along_path() * (1.0 - (2.0 * s - 1.0) ** 2) ** 2
-        return energy + 0.5 * self.stiffness.value(s) * (self._amplitudes() * x[..., 1:] ** 2).sum(axis=-1)
+        s, squares = self.fold(x[..., 0]), self._amplitudes() * x[..., 1:] ** 2
+        transverse = sum(shape.value(s) * squares[..., which].sum(axis=-1) for shape, which in self._groups)
+        return self.along.value(s) + 0.5 * transverse
 
     def path(self, s: ArrayLike) -> Floats:
         return straight(s, self.length, self.dimension)
@@ -309,7 +245,35 @@ class Channel(Landscape):
         return axis_directions(s, self.dimension)
 
     def curvature(self, s: ArrayLike) -> Floats:
-        return self.stiffness.value(column(s))[:, None] * self._amplitudes()
+        at = column(s)
+        out = np.empty((at.size, self.transverse_directions))
+        for shape, which in self._groups:
+            out[:, which] = shape.value(at)[:, None]
+        return out * self._amplitudes()
 
     def curvature_slope(self, s: ArrayLike) -> Floats:
-        return self.stiffness.slope(column(s))[:, None] * self._amplitudes() / self.length
+        at = column(s)
+        out = np.empty((at.size, self.transverse_directions))
+        for shape, which in self._groups:
+            out[:, which] = shape.slope(at)[:, None]
+        return out * self._amplitudes() / self.length
+
+    def stationary_obstacle(self) -> str | None:
+        """On an open line exp(-V/T), V = U + (T/2) sum ln k_i, must fall faster than 1/|y| on both sides."""
+        if self.boundary != "open":
+            return None
+        for side, end in enumerate(("s = -inf", "s = +inf")):
+            power, coefficient = self.along.tails()[side]
+            tails = [(shape.tails()[side], len(which)) for shape, which in self._groups]
+            rate = sum(tail[1] * n for tail, n in tails if np.isinf(tail[0]))
+            growth = sum(tail[0] * n for tail, n in tails if np.isfinite(tail[0]))
+            if power > 0 and coefficient < 0:
+                return f"an open valley whose energy falls without bound towards {end} (landscape.along, boundary)"
+            if power > 1 or (power == 1 and rate >= 0):
+                continue
+            if rate < 0 or (rate == 0 and growth <= 2):
+                return (
+                    f"an open valley that nothing confines towards {end}: neither U nor the stiffness grows "
+                    "(e.g. landscape.along:confining, or boundary reflecting)"
+                )
+        return None

@@ -108,7 +108,7 @@ def test_force_at_the_exact_end_is_the_one_sided_one():
         (lambda: Channel(transverse_directions=0), r"landscape\.transverse_directions: expected at least 1"),
         (lambda: Channel(amplitudes=(1.0,)), r"landscape\.amplitudes: expected one for each of the 4"),
         (lambda: Channel(transverse_directions=1, amplitudes=(-1.0,)), r"landscape\.amplitudes: expected positive"),
-        (lambda: Channel(boundary="open"), r"landscape\.boundary: expected reflecting or periodic, found 'open'"),
+        (lambda: Channel(boundary="absorbing"), r"landscape\.boundary: expected reflecting, periodic or open, found"),
     ],
 )
 def test_bad_input_is_refused_by_name(make, message):
