@@ -291,7 +291,7 @@ def _summary(tree: Any) -> str:
     ):
         if name in tree.attrs:
             value = tree.attrs[name]
-            lines.append(f"  {name:18} {value:.3g}" if isinstance(value, float) else f"  {name:18} {value}")
+            lines.append(f"  {name:18} {_numbers(value) if isinstance(value, float) else value}")
     for group, node in tree.children.items():
         dataset = node.to_dataset()
         sizes = ", ".join(f"{d} {n}" for d, n in dataset.sizes.items())
@@ -302,7 +302,7 @@ def _summary(tree: Any) -> str:
             lines.append(f"  {'':18} without a value (NaN): {', '.join(found)}")
         sizes_of = [n for n in ("autocorrelation_time", "effective_sample_size") if n in dataset.attrs]
         if sizes_of:
-            lines.append(f"  {'':18} {', '.join(f'{n} {dataset.attrs[n]:.3g}' for n in sizes_of)}")
+            lines.append(f"  {'':18} {', '.join(f'{n} {_numbers(dataset.attrs[n])}' for n in sizes_of)}")
         if "diverged" in dataset.attrs:
             lines.append(f"  {'':18} diverged: {dataset.attrs['diverged']}")
         if "diverged" in dataset:
@@ -312,6 +312,11 @@ def _summary(tree: Any) -> str:
         versions = json.loads(tree.attrs["versions"])
         lines.append(f"  {'versions':18} {', '.join(f'{n} {v}' for n, v in versions.items())}")
     return "\n".join(lines)
+
+
+def _numbers(value: Any) -> str:
+    """A number, or one for each value of a scan."""
+    return f"{value:.3g}" if isinstance(value, int | float) else ", ".join(f"{v:.3g}" for v in value)
 
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {

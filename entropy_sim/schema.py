@@ -91,7 +91,6 @@ def _escape_variables() -> dict[str, Variable]:
         "mean_first_passage_time_reduced": Variable(one, time, "mean first-passage time of the reduced dynamics"),
         "restricted_mean_time": Variable(one, time, "mean time to the escape or the end of the run"),
         "exponentiality_z": Variable(one, "1", "z of the test for exponential times (> 0: rising hazard)"),
-        "effective_sample_size": Variable(one, "1", "number of escapes"),
         "timescale_ratio": Variable(one, "1", "timescale ratio"),
         "diffusion_along_path": Variable(one, "loss", "diffusion along the path"),
         "survival_time": Variable(curve, time, "time"),

@@ -12,7 +12,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from analysis.plots._style import save
+from analysis.plots.barrier import plot_barrier
 from analysis.plots.effective_potential import plot_effective_potential
+from analysis.plots.escape import plot_escape, plot_escape_times, scanned
 from analysis.plots.mean_force import (
     plot_force_comparison,
     plot_force_ratio,
@@ -28,7 +30,10 @@ from entropy_sim.errors import UserError
 
 __all__ = [
     "OVERVIEW_GROUPS",
+    "plot_barrier",
     "plot_effective_potential",
+    "plot_escape",
+    "plot_escape_times",
     "plot_file",
     "plot_force_comparison",
     "plot_force_ratio",
@@ -89,5 +94,11 @@ def _group(name: str, ds: xr.Dataset, suffix: str) -> Iterator[tuple[str, Axes]]
         for variable in ("density", "free_energy"):
             if variable in ds:
                 yield f"stationary_{variable}{suffix}", plot_stationary(ds, variable)
+    elif name == "escape" and "survival" in ds and ds["survival"].ndim <= 2:
+        yield f"escape{suffix}", plot_escape(ds)
+        if scanned(ds):
+            yield f"escape_times{suffix}", plot_escape_times(ds)
+    elif name == "barrier" and scanned(ds):
+        yield f"barrier{suffix}", plot_barrier(ds)
     elif name == "path" and "loss_between" in ds and ds["loss_between"].ndim == 1:
         yield "path", plot_path(ds)

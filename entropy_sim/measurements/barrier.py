@@ -121,7 +121,6 @@ class BarrierHeights(Measurement):
         attrs = {
             "well": s[0],
             "top_from": "the measured potential" if exact is None else "the exact potential",
-            "diverged": int((forces["diverged"].values > 0).sum()),
             "effective_sample_size": float(forces["effective_sample_size"].min()),  # NaN: no force, nothing fluctuates
             "effective_sample_size_of": "the mean force, at the place with the smallest",
         }

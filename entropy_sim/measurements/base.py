@@ -102,6 +102,9 @@ class Measurement:
         """
         require(threads is None or threads >= 1, "threads", "a positive number", threads)
         groups, s = self.measure(Execution(threads, progress, checkpoint))
+        scan = getattr(self, "scan", None)
+        settings = [self] if scan is None or scan.parameter == "none" else scan.of(self)
+        steps = sorted({one.dynamics.time_step for one in settings})
         nodes: dict[str, xr.Dataset] = {"path": path_group(self.landscape, s), **groups}
         tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in nodes.items()})
         tree.attrs.update(
@@ -113,9 +116,9 @@ class Measurement:
                 seed=self.recorded_seed,
                 threads=threads or default_threads(),
                 dynamics=type(self.dynamics).__name__,
-                time_step=self.dynamics.time_step,
+                time_step=steps[0] if len(steps) == 1 else steps,
                 clock=self.dynamics.clock,
-                timescale_ratio=timescale_ratio(self.landscape, self.noise, self.dynamics),
+                timescale_ratio=max(timescale_ratio(one.landscape, one.noise, one.dynamics) for one in settings),
             )
         )
         return tree

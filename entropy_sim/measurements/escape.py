@@ -27,7 +27,6 @@ from entropy_sim.measurements.base import (
     timescale_ratio,
 )
 from entropy_sim.measurements.profile import exact_effective_potential
-from entropy_sim.noise.base import Noise
 from entropy_sim.scan import Scan, derived_seed, run_each
 from entropy_sim.survival import exponential_rate, exponentiality, kaplan_meier, mean_time
 
@@ -202,7 +201,6 @@ class Escape(Measurement):
             "diverged": (each, diverged.astype(np.int8)),
             "side": (each, np.sign(passage).astype(np.int8)),
             "duration": ((), duration),
-            "effective_sample_size": ((), float(escaped.sum())),
             "timescale_ratio": ((), timescale_ratio(self.landscape, self.noise, self.dynamics)),
         }
         observed = np.where(escaped, times, duration)[~diverged]
@@ -212,8 +210,7 @@ class Escape(Measurement):
         reduced = self.reduced()
         attrs = {
             "censored": int((~escaped & ~diverged).sum()),
-            "escaped": int(escaped.sum()),
-            "diverged": int(diverged.sum()),
+            "effective_sample_size": int(escaped.sum()),
             "diverged_are": "left out of the statistics, neither escaped nor censored",
             "interval": f"{_LEVEL:g} confidence (chi-squared)",
             "effective_sample_size_of": "the rate: independent replicas, one per escape; nothing is autocorrelated",
@@ -228,15 +225,18 @@ class Escape(Measurement):
         """Mean first-passage time of the reduced dynamics from start to the levels, and D_y at the start; or, in words,
         why theory has none here. shifted=False leaves out what discrete steps do to the levels."""
         landscape, noise, dynamics = self.landscape, self.noise, self.dynamics
-        independent = isinstance(dynamics, Overdamped) and dynamics.scheme == "euler_maruyama"
-        if isinstance(dynamics, SGD):
-            independent = dynamics.momentum == 0.0 and not getattr(dynamics, "nesterov", False)
-        if not independent:
-            return "none: the shift of the levels is known for independent steps only"
+        gaussian = noise.has_finite_variance and noise.supplies != "sampled_gradient"
+        if isinstance(dynamics, Overdamped):
+            independent = dynamics.scheme == "euler_maruyama"
+        else:
+            independent = isinstance(dynamics, SGD) and dynamics.weight_decay == dynamics.momentum == 0.0
+        if not (gaussian and independent):
+            return "none: the shift of the levels is known for independent Gaussian steps (Euler-Maruyama, plain SGD)"
         s, length = np.linspace(0.0, 1.0, _TABLE), landscape.arc_length
         if np.any(landscape.path_curvature(s)):
             return "none: the path is curved"
-        potential, diffusion = exact_effective_potential(landscape, noise, dynamics, s), _diffusion(self, s)
+        potential = exact_effective_potential(landscape, noise, dynamics, s)
+        diffusion = dynamics.diffusion(noise.along(landscape, s), noise.supplies)
         if potential is None or not np.isfinite(potential).all():
             return "none: no effective potential (a transverse mode that is not stiff, or has no exact variance)"
         if not (np.isfinite(diffusion).all() and diffusion.min() > 0.0):
@@ -261,12 +261,6 @@ class Escape(Measurement):
             "right" if self.lower is None else "left" if self.upper is None else "both",
         )
         return float(passage.time), float(np.interp(self.start, s, diffusion))
-
-
-def _diffusion(of: Escape, s: Floats) -> Floats:
-    noise: Noise = of.noise
-    along = noise.along(of.landscape, s)
-    return along if noise.supplies == "diffusion" else 0.5 * of.dynamics.time_step * along
 
 
 def _statistics(observed: Floats, escaped: NDArray[np.bool_], transient: float) -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""Escape: who is still there against time, and the mean first-passage time against a scanned parameter."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from analysis.plots import _style
+from entropy_sim.errors import require
+
+
+def scanned(ds: xr.Dataset) -> str | None:
+    """The one dimension over which an `escape` or a `barrier` was scanned, if there is one."""
+    main = ds["rate" if "rate" in ds else "entropic_barrier"]
+    return str(main.dims[0]) if main.ndim == 1 else None
+
+
+def plot_escape(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
+    """Share of replicas that have not escaped (Kaplan-Meier, ± 1 s.e.) against time, on a logarithmic axis, where an
+    exponential is straight: an `escape` group, with the maximum-likelihood exponential and the mean first-passage time
+    of the reduced dynamics. One curve for each value of a scan. Raises UserError where nothing was observed."""
+    require(
+        "survival" in ds, "escape", "a variable survival (not every replica diverged)", list(map(str, ds.data_vars))
+    )
+    with _style.style():
+        ax = _style.axes(ax, height=4.0)
+        scan = scanned(ds)
+        each = [ds] if scan is None else [ds.isel({scan: i}) for i in range(ds.sizes[scan])]
+        colours = [_style.BLUE] if scan is None else _style.sequence(len(each))
+        unit = _clock(ds, scan)
+        for one, colour in zip(each, colours, strict=True):
+            scale = 1.0 if unit is None else float(one["diffusion_along_path"])
+            time, share = one["survival_time"].values * scale, one["survival"].values
+            stderr = one["survival_stderr"].values
+            name = "simulated (± 1 s.e.)" if scan is None else f"{scan.replace('_', ' ')} {float(one[scan]):.3g}"
+            left = np.where(share > 0, share, np.nan)
+            ax.step(time, left, where="post", color=colour, label=name, zorder=3)
+            band = np.where(share > 0, share - stderr, np.nan), np.where(share > 0, share + stderr, np.nan)
+            ax.fill_between(time, *band, step="post", color=colour, alpha=0.2, linewidth=0)
+            fitted = np.exp(-float(one["rate"]) * time / scale)
+            text = "exponential of the maximum-likelihood rate" if one is each[0] else "_"
+            ax.plot(time, fitted, color=_style.ORANGE if scan is None else colour, linestyle="--", lw=1.2, label=text)
+            _mark(ax, one, scale, colour, first=one is each[0], alone=scan is None)
+        least = 0.5 / ds.sizes["replica"]
+        ax.set_yscale("log")
+        ax.set_ylim(least, 1.15)
+        ax.set_xlim(left=0.0)
+        name = "time t" if unit is None else "time × diffusion along the path, t D"
+        units = _style.label(ds["survival_time"], name)
+        ax.set_xlabel(units if unit is None else f"{name} [{unit}]")
+        ax.set_ylabel("share that has not escaped")
+        _style.legend(ax)
+    return ax
+
+
+def _mark(ax: Axes, one: xr.Dataset, scale: float, colour: str, *, first: bool, alone: bool) -> None:
+    """Means as marks at the height 1/e, where an exponential passes through its own mean."""
+    marks = [("mean_first_passage_time", "o", _style.BLACK if alone else colour, "measured mean")]
+    marks.append(("mean_first_passage_time_reduced", "D", _style.VERMILLION if alone else colour, "reduced dynamics"))
+    for name, marker, shade, text in marks:
+        if name in one and np.isfinite(one[name]):
+            error = float(one[f"{name}_stderr"]) * scale if f"{name}_stderr" in one else 0.0
+            ax.errorbar(
+                float(one[name]) * scale,
+                np.exp(-1.0),
+                xerr=error or None,
+                fmt=marker,
+                color=shade,
+                markerfacecolor="white" if marker == "D" else shade,
+                markersize=5.5,
+                capsize=2.5,
+                zorder=5,
+                label=f"{text} (at 1/e)" if first else "_",
+            )
+
+
+def _clock(ds: xr.Dataset, scan: str | None) -> str | None:
+    """The units of time × diffusion, parameter², for a scan of what sets the diffusion; else None: plain time."""
+    moved = scan in ("temperature", "along_path", "learning_rate") and "diffusion_along_path" in ds
+    return "parameter²" if moved else None
+
+
+def plot_escape_times(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
+    """Mean first-passage time times the diffusion along the path (± 1 s.e.) against the scanned parameter, beside the
+    reduced dynamics': flat against the temperature for an entropic barrier, exponential in 1/T for an energetic one.
+    Raises UserError for an `escape` group that was not scanned."""
+    scan = scanned(ds)
+    require(scan is not None, "escape", "a scan over one parameter", list(map(str, ds.dims)))
+    with _style.style():
+        ax = _style.axes(ax)
+        x = ds[scan].values
+        time, stderr = ds["mean_first_passage_time"], ds["mean_first_passage_time_stderr"]
+        factor = ds["diffusion_along_path"].values if "diffusion_along_path" in ds else np.ones(x.size)
+        if "mean_first_passage_time_reduced" in ds:
+            reduced = ds["mean_first_passage_time_reduced"].values * factor
+            ax.plot(x, reduced, "-D", color=_style.VERMILLION, markerfacecolor="white", label="reduced dynamics")
+        ax.errorbar(
+            x,
+            time * factor,
+            stderr * factor,
+            fmt="o",
+            color="black",
+            capsize=2.5,
+            label="simulated (± 1 s.e.)",
+            zorder=5,
+        )
+        if x.size > 1 and x.max() > 8 * x.min():
+            ax.set_xscale("log")
+        shown = (time * factor).values[np.isfinite(time)]
+        if shown.size and shown.min() > 0 and shown.max() > 5 * shown.min():
+            ax.set_yscale("log")
+        else:
+            ax.set_ylim(bottom=0.0)
+        ax.set_xlabel(_style.label(ds[scan]))
+        times = "diffusion_along_path" in ds
+        ax.set_ylabel("mean first-passage time\n× diffusion [parameter²]" if times else _style.label(time))
+        _style.legend(ax)
+    return ax
