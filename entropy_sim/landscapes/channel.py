@@ -8,14 +8,14 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numba import int64
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from entropy_sim._kernels import Compiled, block_function, inline
 from entropy_sim.errors import UserError, require
+from entropy_sim.landscapes._shapes import FLAT, shape_into
 from entropy_sim.landscapes.base import Floats, Landscape, axis_directions, axis_tangent, column, straight
 from entropy_sim.landscapes.interpolated import FromFile, Interpolated
 from entropy_sim.landscapes.shapes import (
-    FLAT,
     Barrier,
     Bump,
     Confining,
@@ -25,7 +25,6 @@ from entropy_sim.landscapes.shapes import (
     Power,
     Shape,
     Tilted,
-    shape_into,
 )
 
 Stiffness = Bump | DoubleWell | Exponential | Power | Interpolated | FromFile
@@ -38,7 +37,7 @@ _BEYOND = 0.5
 
 # params: length; period of the fold in s, its inverse (0 on an open line), s above which it mirrors; number of
 # different shapes; where the record of U begins; per shape where its record begins and how many directions have it;
-# then, shape by shape, row and amplitude of each direction; then the records (see shapes.py).
+# then, shape by shape, row and amplitude of each direction; then the records (see _shapes.py).
 _HEAD = 6
 
 
@@ -202,7 +201,7 @@ class Channel(Landscape):
         return np.array(self.amplitudes or (1.0,) * self.transverse_directions, dtype=np.float64)
 
     @functools.cached_property
-    def _groups(self) -> list[tuple[Shape, Floats]]:
+    def _groups(self) -> list[tuple[Stiffness, NDArray[np.int64]]]:
         """Every different shape, with the directions (from 0) that have it."""
         if not self.profiles:
             return [(self.stiffness, np.arange(self.transverse_directions))]

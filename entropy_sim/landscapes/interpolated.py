@@ -10,8 +10,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from entropy_sim.errors import UserError, require
+from entropy_sim.landscapes._shapes import TABLE
 from entropy_sim.landscapes.base import Floats
-from entropy_sim.landscapes.shapes import TABLE, Shape, Tails
+from entropy_sim.landscapes.shapes import Shape, Tails
 
 Ends = Literal["free", "flat", "periodic"]
 
@@ -41,8 +42,9 @@ class Spline(Shape):
         from scipy.interpolate import CubicSpline
 
         knots, values, ends = self.nodes()
-        kind = {"free": "not-a-knot", "flat": "clamped", "periodic": "periodic"}[ends]
-        inner = CubicSpline(knots, values, bc_type=kind)
+        kinds: dict[Ends, Literal["not-a-knot", "clamped", "periodic"]]
+        kinds = {"free": "not-a-knot", "flat": "clamped", "periodic": "periodic"}
+        inner = CubicSpline(knots, values, bc_type=kinds[ends])
         outside = np.zeros((4, 2))
         edges = knots[[0, -1]]
         outside[3] = values[[0, -1]]

@@ -1,7 +1,7 @@
 """Functions of the position s along a path: transverse stiffnesses k(s) and energies U(s), with their slopes.
 
 Every one is defined and once continuously differentiable on the whole line, as an open valley needs it; a stiffness
-is positive there. Shapes given by numbers or by a user's function are in `interpolated`.
+is positive there. Those given by numbers or by a user's function are in `interpolated`, the compiled code in `_shapes`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from numba import int64, njit
 
-from entropy_sim._random import FASTMATH, fast_exp, fast_log
 from entropy_sim.errors import require
+from entropy_sim.landscapes._shapes import BUMP, EXPONENTIAL, FLAT, LINEAR, POWER, QUARTIC, WALL
 from entropy_sim.landscapes.base import Floats
 
 #: Towards s = -inf and s = +inf: (p, c) of c |s|^p, or (±inf, r) of exp(r |s|).
 Tails = tuple[tuple[float, float], tuple[float, float]]
-
-FLAT, QUARTIC, BUMP, EXPONENTIAL, POWER, WALL, LINEAR, TABLE = range(8)
 
 
 class Shape:
@@ -326,76 +323,3 @@ def _quartic(s: Floats, foot: float, height: float, scale: float) -> Floats:
 def _quartic_slope(s: Floats, foot: float, height: float, scale: float) -> Floats:
     u = scale * (s - 0.5)
     return -4.0 * height * scale * u * (1.0 - u**2)
-
-
-# --- compiled --------------------------------------------------------------------------------------------------------
-
-
-@njit(nogil=True, error_model="numpy", fastmath=set(FASTMATH))
-def shape_into(params, at, s, value, slope):  # type: ignore[no-untyped-def]
-    """Value and slope per s, at s (walkers,), of the shape whose record begins at params[at]."""
-    code, a, b, c, e = params[at], params[at + 1], params[at + 2], params[at + 3], params[at + 4]
-    if code == BUMP:
-        for w in range(s.size):
-            u = (s[w] - 0.5) * c
-            inside = max(0.0, 1.0 - u * u)
-            value[w] = a + b * inside * inside * inside
-            slope[w] = -6.0 * b * c * u * inside * inside
-    elif code == QUARTIC:
-        for w in range(s.size):
-            u = (s[w] - 0.5) * c
-            inside = 1.0 - u * u
-            value[w] = a + b * inside * inside
-            slope[w] = -4.0 * b * c * u * inside
-    elif code == EXPONENTIAL:
-        for w in range(s.size):
-            value[w] = a * fast_exp(b * s[w])
-            slope[w] = b * value[w]
-    elif code == POWER:
-        for w in range(s.size):
-            u = (s[w] - c) * e
-            square = 1.0 + u * u
-            value[w] = a * fast_exp(b * fast_log(square)) + (u - u)  # fast_log makes a number of NaN
-            slope[w] = value[w] * 2.0 * b * e * u / square
-    elif code == WALL:
-        for w in range(s.size):
-            u = s[w] - 0.5
-            beyond = max(0.0, abs(u) - b)
-            power = beyond if c == 2.0 else beyond * beyond * beyond
-            value[w] = a * power * beyond
-            slope[w] = c * a * power * (1.0 if u > 0.0 else -1.0)
-    elif code == TABLE:
-        _table_into(params, at + 1, s, value, slope)
-    else:  # FLAT, LINEAR
-        for w in range(s.size):
-            value[w] = a + b * s[w]
-            slope[w] = b
-
-
-# record of a table, after its code: levels (0 for equally spaced knots), number of pieces, first knot, 1 / spacing;
-# then the knots, filled up with inf to 2^levels - 1; then per piece its origin and four coefficients from the cube on.
-# Piece 0 lies below the first knot and the last one above the last knot.
-@njit(nogil=True, error_model="numpy", fastmath=set(FASTMATH))
-def _table_into(params, at, s, value, slope):  # type: ignore[no-untyped-def]
-    levels, last = int64(params[at]), params[at + 1] - 2.0
-    first_knot, inverse = params[at + 2], params[at + 3]
-    knots = at + 4
-    pieces = knots + (1 << levels) - 1
-    piece = np.zeros(s.size, dtype=np.int64)  # number of knots at or below s; NaN stays in piece 0
-    if levels == 0:
-        for w in range(s.size):
-            u = (s[w] - first_knot) * inverse
-            u = u if u > -1.0 else -1.0
-            u = u if u < last else last
-            piece[w] = int64(np.floor(u)) + 1
-    step = 1 << levels
-    while step > 1:
-        step = step >> 1
-        for w in range(s.size):
-            piece[w] += step if params[knots + piece[w] + step - 1] <= s[w] else 0
-    for w in range(s.size):
-        p = pieces + 5 * piece[w]
-        x = s[w] - params[p]
-        a, b, c, e = params[p + 1], params[p + 2], params[p + 3], params[p + 4]
-        value[w] = ((a * x + b) * x + c) * x + e
-        slope[w] = (3.0 * a * x + 2.0 * b) * x + c

@@ -21,9 +21,10 @@ from numpy.typing import ArrayLike
 from entropy_sim import user_code
 from entropy_sim._kernels import _NOISE, _OPTIONS, Compiled, evaluate, noise_function
 from entropy_sim.errors import UserError, require
+from entropy_sim.landscapes._shapes import FLAT, shape_into
 from entropy_sim.landscapes.base import Landscape, column
 from entropy_sim.landscapes.interpolated import FromFile, Interpolated
-from entropy_sim.landscapes.shapes import FLAT, Bump, DoubleWell, Exponential, Power, Shape, Tails, shape_into
+from entropy_sim.landscapes.shapes import Bump, DoubleWell, Exponential, Power, Shape, Tails
 from entropy_sim.noise.base import Floats, Noise, Supplies, required_stiffness
 from entropy_sim.theory.density import Interpretation, interpretation_drift
 
