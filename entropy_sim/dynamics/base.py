@@ -14,9 +14,6 @@ from entropy_sim.noise.base import Noise, Supplies
 
 Floats = NDArray[np.float64]
 
-#: Points on the path at which stiffness is looked at to judge stability.
-_STABILITY_POINTS = 1001
-
 
 class Dynamics:
     """An update rule. `function` is compiled (`_kernels.update_function`): one step of a block in place; noise
@@ -52,7 +49,7 @@ class Dynamics:
                 f"found {type(noise).__name__}, which supplies a {noise.supplies.replace('_', ' ')}"
             )
         noise.check(landscape)
-        self.check_stability(float(landscape.curvature(np.linspace(0.0, 1.0, _STABILITY_POINTS)).max(initial=0.0)))
+        self.check_stability(landscape.largest_stiffness())
 
     def check_stability(self, stiffness: float) -> None:
         """Raise UserError, stating the limit, if the step is unstable at this stiffness."""

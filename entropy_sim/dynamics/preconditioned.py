@@ -10,10 +10,10 @@ import numpy as np
 from entropy_sim import theory
 from entropy_sim._kernels import Compiled, update_function
 from entropy_sim._random import fast_exp, fast_log
-from entropy_sim.dynamics.base import _STABILITY_POINTS, Dynamics, Floats
+from entropy_sim.dynamics.base import Dynamics, Floats
 from entropy_sim.dynamics.sgd import check_learning_rate, check_momentum
 from entropy_sim.errors import UserError, require
-from entropy_sim.landscapes.base import Landscape
+from entropy_sim.landscapes.base import STABILITY_POINTS, Landscape
 from entropy_sim.noise.base import Noise, Supplies
 
 
@@ -93,7 +93,7 @@ class Preconditioned(Dynamics):
 
     def check(self, landscape: Landscape, noise: Noise) -> None:
         self.field_function(landscape)
-        lowest = float(landscape.curvature(np.linspace(0.0, 1.0, _STABILITY_POINTS)).min(initial=np.inf))
+        lowest = float(landscape.curvature(np.linspace(0.0, 1.0, STABILITY_POINTS)).min(initial=np.inf))
         if not lowest > 0.0:
             raise UserError(
                 f"landscape: expected every transverse stiffness > 0 on the path for Preconditioned, found {lowest:g}"

@@ -11,6 +11,9 @@ from entropy_sim._kernels import Compiled, evaluate
 
 Floats = NDArray[np.float64]
 
+#: Points on the path at which stiffness is looked at to judge stability.
+STABILITY_POINTS = 1001
+
 
 class Landscape:
     """A loss L(theta) with a path gamma(s), s = 0…1, along which it is measured.
@@ -105,6 +108,10 @@ class Landscape:
         return None
 
     # The same for all.
+
+    def largest_stiffness(self) -> float:
+        """Largest stiffness that a step must be stable for; here that of the transverse modes on the path."""
+        return float(self.curvature(np.linspace(0.0, 1.0, STABILITY_POINTS)).max(initial=0.0))
 
     def path_energy(self, s: ArrayLike) -> Floats:
         """U(s) = L(gamma(s)), (n,)."""

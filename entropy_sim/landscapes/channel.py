@@ -13,7 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from entropy_sim._kernels import Compiled, block_function, inline
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes._shapes import FLAT, shape_into
-from entropy_sim.landscapes.base import Floats, Landscape, axis_directions, axis_tangent, column, straight
+from entropy_sim.landscapes.base import (
+    STABILITY_POINTS,
+    Floats,
+    Landscape,
+    axis_directions,
+    axis_tangent,
+    column,
+    straight,
+)
 from entropy_sim.landscapes.interpolated import FromFile, Interpolated
 from entropy_sim.landscapes.shapes import (
     Barrier,
@@ -256,6 +264,13 @@ class Channel(Landscape):
         for shape, which in self._groups:
             out[:, which] = shape.slope(at)[:, None]
         return out * self._amplitudes() / self.length
+
+    def largest_stiffness(self) -> float:
+        """Largest of the k_i and of U'' on the path and, on an open line, half its length beyond."""
+        margin = _BEYOND if self.boundary == "open" else 0.0
+        s = np.linspace(-margin, 1.0 + margin, STABILITY_POINTS)
+        along = np.gradient(self.along.slope(s), s) / self.length**2
+        return float(max(self.curvature(s).max(), along.max()))
 
     def stationary_obstacle(self) -> str | None:
         """On an open line exp(-V/T), V = U + (T/2) sum ln k_i, must fall faster than 1/|y| on both sides."""
