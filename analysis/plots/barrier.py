@@ -12,12 +12,12 @@ from analysis.plots import _style
 from analysis.plots.escape import scanned
 from entropy_sim.errors import require
 
-_LOGARITHMIC = 8.0  # parameters that span more than this factor get a logarithmic axis
+_LOGARITHMIC = 8.0  # heights that span more than this factor, and are positive, get logarithmic axes
 
 
 def plot_barrier(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     """`energy_barrier` and `entropic_barrier` (± 1 s.e.) against the parameter, and the exact entropic one as a line:
-    a `barrier` group. Heights that span more than a factor 8, as parameters do, get a logarithmic axis if positive.
+    a `barrier` group.
     Raises UserError for a group that was not scanned over one parameter."""
     scan = scanned(ds)
     require(scan is not None, "barrier", "a scan over one parameter", list(map(str, ds.dims)))
@@ -35,12 +35,15 @@ def plot_barrier(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
             ax.errorbar(x, ds[name].values, stderr, fmt=marker, color=colour, label=text, **bars)
         values = np.concatenate([ds[n].values for n in ("entropic_barrier", "energy_barrier")])
         values = values[np.isfinite(values)]
-        if x.size > 1 and x.max() > _LOGARITHMIC * x.min() > 0:
-            ax.set_xscale("log")
-        if values.size and values.min() > 0 and values.max() > _LOGARITHMIC * values.min():
+        wide = values.size > 0 and values.max() > _LOGARITHMIC * values.min() > 0
+        if wide:
             ax.set_yscale("log")
         else:
             ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+        # An entropic height is linear in the temperature, the dimension, and the logarithm of the stiffness ratio.
+        if wide or scan == "stiffness_ratio":
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")
         ax.set_xlabel(_style.label(ds[scan]))
         _style.value_axis(ax, ds["entropic_barrier"], "height of the barrier")
         _style.legend(ax)

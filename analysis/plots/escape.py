@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from analysis.agreement import plus_minus
 from analysis.plots import _style
 from entropy_sim.errors import require
 
@@ -39,9 +42,11 @@ def plot_escape(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
             band = np.where(share > 0, share - stderr, np.nan), np.where(share > 0, share + stderr, np.nan)
             ax.fill_between(time, *band, step="post", color=colour, alpha=0.2, linewidth=0)
             fitted = np.exp(-float(one["rate"]) * time / scale)
-            text = "exponential of the maximum-likelihood rate" if one is each[0] else "_"
-            ax.plot(time, fitted, color=_style.ORANGE if scan is None else colour, linestyle="--", lw=1.2, label=text)
-            _mark(ax, one, scale, colour, first=one is each[0], alone=scan is None)
+            ax.plot(time, fitted, color=_style.ORANGE if scan is None else colour, linestyle="--", lw=1.2)
+        shade = _style.ORANGE if scan is None else "0.3"
+        ax.plot([], [], color=shade, linestyle="--", lw=1.2, label="exponential of the maximum-likelihood rate")
+        if scan is None:
+            _means(ax, ds)
         least = 0.5 / ds.sizes["replica"]
         ax.set_yscale("log")
         ax.set_ylim(least, 1.15)
@@ -54,25 +59,15 @@ def plot_escape(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _mark(ax: Axes, one: xr.Dataset, scale: float, colour: str, *, first: bool, alone: bool) -> None:
-    """Means as marks at the height 1/e, where an exponential passes through its own mean."""
-    marks = [("mean_first_passage_time", "o", _style.BLACK if alone else colour, "measured mean")]
-    marks.append(("mean_first_passage_time_reduced", "D", _style.VERMILLION if alone else colour, "reduced dynamics"))
-    for name, marker, shade, text in marks:
-        if name in one and np.isfinite(one[name]):
-            error = float(one[f"{name}_stderr"]) * scale if f"{name}_stderr" in one else 0.0
-            ax.errorbar(
-                float(one[name]) * scale,
-                np.exp(-1.0),
-                xerr=error or None,
-                fmt=marker,
-                color=shade,
-                markerfacecolor="white" if marker == "D" else shade,
-                markersize=5.5,
-                capsize=2.5,
-                zorder=5,
-                label=f"{text} (at 1/e)" if first else "_",
-            )
+def _means(ax: Axes, ds: xr.Dataset) -> None:
+    """The means at the height 1/e, where an exponential passes through its own, with their values."""
+    mean, stderr = float(ds["mean_first_passage_time"]), float(ds["mean_first_passage_time_stderr"])
+    if np.isfinite(mean):
+        options: dict[str, Any] = {"fmt": "o", "color": "black", "markersize": 5, "capsize": 3, "zorder": 6}
+        ax.errorbar(mean, np.exp(-1.0), xerr=stderr, label=f"measured mean {plus_minus(mean, stderr)}", **options)
+    if "mean_first_passage_time_reduced" in ds:
+        reduced = float(ds["mean_first_passage_time_reduced"])
+        ax.axvline(reduced, color=_style.VERMILLION, linestyle=":", label=f"mean, reduced dynamics {reduced:.3g}")
 
 
 def _clock(ds: xr.Dataset, scan: str | None) -> str | None:
@@ -92,8 +87,10 @@ def plot_escape_times(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         x = ds[scan].values
         time, stderr = ds["mean_first_passage_time"], ds["mean_first_passage_time_stderr"]
         factor = ds["diffusion_along_path"].values if "diffusion_along_path" in ds else np.ones(x.size)
+        shown = (time * factor).values[np.isfinite(time)]
         if "mean_first_passage_time_reduced" in ds:
             reduced = ds["mean_first_passage_time_reduced"].values * factor
+            shown = np.append(shown, reduced[np.isfinite(reduced)])
             ax.plot(x, reduced, "-D", color=_style.VERMILLION, markerfacecolor="white", label="reduced dynamics")
         ax.errorbar(
             x,
@@ -107,11 +104,10 @@ def plot_escape_times(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         )
         if x.size > 1 and x.max() > 8 * x.min():
             ax.set_xscale("log")
-        shown = (time * factor).values[np.isfinite(time)]
         if shown.size and shown.min() > 0 and shown.max() > 5 * shown.min():
             ax.set_yscale("log")
         else:
-            ax.set_ylim(bottom=0.0)
+            ax.set_ylim(0.0, 1.15 * shown.max(initial=0.0) or None)
         ax.set_xlabel(_style.label(ds[scan]))
         times = "diffusion_along_path" in ds
         ax.set_ylabel("mean first-passage time\n× diffusion [parameter²]" if times else _style.label(time))

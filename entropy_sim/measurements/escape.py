@@ -87,13 +87,12 @@ class Escape(Measurement):
         for name in ("thermalise", "transient"):
             value = getattr(self, name)
             require(bool(np.isfinite(value) and value >= 0), name, "a number >= 0", value)
-        require(
-            self.transient < self.duration, "transient", f"less than the duration {self.duration:g}", self.transient
-        )
         self._check_levels()
         if self.scan.parameter == "none":
             self.dynamics.check(self.landscape, self.noise)
             self._steps()
+            end = f"less than the duration {self.duration:g}"
+            require(self.transient < self.duration, "transient", end, self.transient)
         else:
             self.scan.of(self)
 
