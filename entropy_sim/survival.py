@@ -45,7 +45,7 @@ def kaplan_meier(time: Values, event: Values) -> Survival:
     t, e = _checked(time, event)
     at, died = np.unique(t[e], return_counts=True)
     at_risk = t.size - np.searchsorted(np.sort(t), at, side="left")
-    survival: Floats = np.cumprod(1.0 - died / at_risk)
+    survival = np.cumprod(1.0 - died / at_risk).astype(np.float64)
     left = at_risk - died
     variance: Floats = np.cumsum(np.where(left > 0, died / (at_risk * np.maximum(left, 1)), 0.0))
     return Survival(at, survival, survival * np.sqrt(variance), at_risk)

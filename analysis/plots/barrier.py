@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from analysis.plots import _style
 from analysis.plots.escape import scanned
@@ -43,7 +44,8 @@ def plot_barrier(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         # An entropic height is linear in the temperature, the dimension, and the logarithm of the stiffness ratio.
         if wide or scan == "stiffness_ratio":
             ax.set_xscale("log")
-            ax.xaxis.set_major_formatter("{x:g}")
+            ax.set_xticks(x, [f"{value:g}" for value in x])
+            ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xlabel(_style.label(ds[scan]))
         _style.value_axis(ax, ds["entropic_barrier"], "height of the barrier")
         _style.legend(ax)

@@ -85,9 +85,9 @@ def plot_escape_times(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     with _style.style():
         ax = _style.axes(ax)
         x = ds[scan].values
-        time, stderr = ds["mean_first_passage_time"], ds["mean_first_passage_time_stderr"]
+        time, stderr = ds["mean_first_passage_time"].values, ds["mean_first_passage_time_stderr"].values
         factor = ds["diffusion_along_path"].values if "diffusion_along_path" in ds else np.ones(x.size)
-        shown = (time * factor).values[np.isfinite(time)]
+        shown = (time * factor)[np.isfinite(time)]
         if "mean_first_passage_time_reduced" in ds:
             reduced = ds["mean_first_passage_time_reduced"].values * factor
             shown = np.append(shown, reduced[np.isfinite(reduced)])
@@ -110,6 +110,10 @@ def plot_escape_times(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
             ax.set_ylim(0.0, 1.15 * shown.max(initial=0.0) or None)
         ax.set_xlabel(_style.label(ds[scan]))
         times = "diffusion_along_path" in ds
-        ax.set_ylabel("mean first-passage time\n× diffusion [parameter²]" if times else _style.label(time))
+        ax.set_ylabel(
+            "mean first-passage time\n× diffusion [parameter²]"
+            if times
+            else _style.label(ds["mean_first_passage_time"])
+        )
         _style.legend(ax)
     return ax
