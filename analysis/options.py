@@ -21,7 +21,7 @@ from entropy_sim.run_files import config_from_file
 
 T = TypeVar("T")
 
-_CHOICE = re.compile(r"^[a-z][a-z0-9_.-]*:[a-z0-9-]+$")
+_CHOICE = re.compile(r"^(?![^:]*\.py:)[a-z][a-z0-9_.-]*:[a-z0-9-]+$")  # `shape.py:name` is a value
 _CONFIG = "--config"
 
 
@@ -203,6 +203,7 @@ def _one_line(box: str) -> str:
         lambda m: f"{m[1]}: expected {m[2].replace('{None}', 'None').replace('|', ' or ')}, found {m[3]}",
         text,
     )
+    text = re.sub(r"^Missing from [^:]*(?::\S[^:]*)*: (--\S+) .*$", r"\1: expected a value, found nothing", text)
     # What a dataclass refuses names its option itself.
     text = re.sub(r"^Error parsing [\w.-]+: (?=[\w.-]+: expected )", "", text)
     return text or "options could not be read (see --help)"

@@ -162,3 +162,22 @@ def test_help_lists_every_choice_of_every_noun_and_what_is_run(capsys):
 def test_a_field_is_named_as_the_option_that_was_typed(message, expected):
     names = ["system.stiffness.height", "other.height", "time-windows", "positions"]
     assert options.in_options(message, names) == expected
+
+
+@dataclass(frozen=True)
+class FromFile:
+    file: str
+
+
+@dataclass(frozen=True)
+class Shaped:
+    stiffness: Bump | FromFile = field(default_factory=Bump)
+
+
+def test_a_function_in_a_file_is_a_value_and_a_value_left_out_is_named():
+    def parse_shaped(*arguments):
+        return options.parse(Shaped, ["stiffness:from-file", *arguments], prog="entropic", default=Shaped())
+
+    assert parse_shaped("--stiffness.file", "shape.py:soft").stiffness.file == "shape.py:soft"
+    with pytest.raises(UserError, match=r"entropic: --stiffness\.file: expected a value, found nothing$"):
+        parse_shaped()
