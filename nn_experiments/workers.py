@@ -45,7 +45,7 @@ class Workers:
         require(processes is None or processes >= 1, "processes", "a number >= 1", processes)
         self.processes = cores() if processes is None else processes
         self._executor: ProcessPoolExecutor | None = None
-        self._children: list[Any] = []
+        self._others: set[Any] = set()
 
     def __enter__(self) -> Workers:
         return self
@@ -66,10 +66,10 @@ class Workers:
         executor, self._executor = self._executor, None
         if executor is not None:
             if at_once:
-                for child in self._children:
+                # Asked for only now: a process that was started while another died is in nobody's list.
+                for child in set(multiprocessing.active_children()) - self._others:
                     child.terminate()
             executor.shutdown(wait=True, cancel_futures=True)
-        self._children = []
 
     def map(self, function: Callable[[U], R], units: Iterable[U], label: str = "") -> list[R]:
         """[function(u) for u in units], in this order, with a progress bar.
@@ -94,8 +94,8 @@ class Workers:
 
     def _spread(self, function: Callable[[U], R], units: Sequence[U], progress: tqdm) -> list[R]:
         pool = self._pool()
-        futures: list[Future[R]] = [pool.submit(function, unit) for unit in units]
         try:
+            futures: list[Future[R]] = [pool.submit(function, unit) for unit in units]
             for future in as_completed(futures):
                 future.result()
                 progress.update()
@@ -112,10 +112,8 @@ class Workers:
     def _pool(self) -> ProcessPoolExecutor:
         if self._executor is None:
             context = multiprocessing.get_context("spawn")
-            before = set(multiprocessing.active_children())
+            self._others = set(multiprocessing.active_children())
             self._executor = ProcessPoolExecutor(self.processes, mp_context=context, initializer=_begin)
-            self._executor.submit(_nothing)  # the first submission starts the processes of a spawning pool
-            self._children = [c for c in multiprocessing.active_children() if c not in before]
         return self._executor
 
 
