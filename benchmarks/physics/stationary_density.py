@@ -60,7 +60,7 @@ def measure(temperature: float, alpha: float, step: float, seed: int, quick: boo
         bins=100,
         walkers=512,
         burn_in=max(5.0, 4.0 * slow),
-        duration=(20.0 if quick else 40.0) * slow,
+        duration=20.0 * slow,
         stride=5,
         seed=seed,
     )
@@ -75,7 +75,7 @@ def moment(temperature: float, alpha: float, quick: bool) -> Row:
     """Measured against the oracle (alpha = 0: exact), step size extrapolated to zero; the adiabatic value beside it."""
     # Steps also resolve the diffusion along the path: sqrt(2 T h) stays below a fifteenth of its length.
     step = min(_STEP, 0.002 / temperature)
-    runs = 16 if quick else 32
+    runs = 16 if quick else 24
     coarse = np.array([measure(temperature, alpha, step, 100 + seed, quick) for seed in range(runs)])
     fine = np.array([measure(temperature, alpha, step / 2, 200 + seed, quick) for seed in range(runs)])
     value = 2 * fine.mean() - coarse.mean()
