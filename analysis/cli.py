@@ -316,7 +316,7 @@ def _summary(tree: Any) -> str:
 
 def _numbers(value: Any) -> str:
     """A number, or one for each value of a scan."""
-    return f"{value:.3g}" if isinstance(value, int | float) else ", ".join(f"{v:.3g}" for v in value)
+    return ", ".join(f"{v:.3g}" for v in value) if hasattr(value, "__len__") else f"{value:.3g}"
 
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {

@@ -66,6 +66,27 @@ def test_info_and_plot_read_it(forces, tmp_path):
     assert all(f.stat().st_size > 5000 and f.name in said for f in figures)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "figures"),
+    [
+        ("escape --replicas 64 --duration 5 --upper 0.2", {"escape"}),
+        ("escape --replicas 64 --duration 5 --scan.parameter temperature --scan.values 0.1 0.2", {"escape_times"}),
+        ("barrier --walkers 16 --points 5 --duration 2 --burn-in 1", {"barrier"}),
+        ("barrier --walkers 16 --points 5 --duration 2 --scan.parameter none --scan.values", {"mean_force"}),
+    ],
+)
+def test_escapes_and_barriers_from_the_command_to_the_figure(arguments, figures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["simulate", *arguments.split(), "--plot", "--out", "run.nc"]) == 0
+    assert {p.stem for p in (tmp_path / "run_figures").iterdir()} >= figures
+    assert main(["info", "run.nc"]) == 0
+    assert capsys.readouterr().out.endswith("valid\n")
+    assert main(["simulate", *arguments.split()[:1], "--config", "run.nc", "--out", "again.nc"]) == 0
+    name = arguments.split()[0]
+    with xr.open_datatree("run.nc") as first, xr.open_datatree("again.nc") as second:
+        xr.testing.assert_identical(first[name].to_dataset(), second[name].to_dataset())
+
+
 def test_a_finished_run_is_reported_and_another_configuration_refused(forces):
     before = forces.read_bytes()
     assert "already there" in succeed("simulate", "mean-force", *QUICK, "--out", forces, cwd=forces.parent)
@@ -86,7 +107,10 @@ def test_config_takes_the_configuration_back(forces, tmp_path):
     ("arguments", "message"),
     [
         ("simulat", "command: expected one of reproduce, simulate"),
-        ("simulate density", "expected one of profile, mean-force, relaxation, stationary, found 'density'"),
+        (
+            "simulate density",
+            "expected one of profile, mean-force, relaxation, stationary, escape, barrier, found 'density'",
+        ),
         ("simulate mean-force --speed 3", "Unrecognized options: --speed"),
         ("simulate mean-force --noise.temperature -0.1", "temperature: expected"),
         ("simulate mean-force --noise.temperature nan", "--noise.temperature: expected"),
@@ -98,6 +122,11 @@ def test_config_takes_the_configuration_back(forces, tmp_path):
         ("simulate mean-force --dynamics.step 0.5", "stability limit"),
         ("simulate mean-force --landscape.length -1", "length: expected"),
         ("simulate relaxation --starts 1.5", "starts: expected"),
+        ("simulate escape --start 0.6", "start: expected less than the upper level 0.5, found 0.6"),
+        ("simulate escape --upper 1", "upper: expected a level that s can cross"),
+        ("simulate escape --scan.parameter temperature", "scan.values: expected one or more values of temperature"),
+        ("simulate barrier --scan.values 0.2 0.1", "scan.values: expected positive numbers in rising order"),
+        ("simulate barrier --scan.parameter learning_rate", "found 'learning_rate', which Overdamped has not"),
         ("simulate mean-force --threads 0", "--threads: expected a positive number"),
         ("simulate mean-force --out text.nc/x.nc", "--out: expected a writable place"),
         ("simulate mean-force --config absent.json", "--config: expected a JSON or netCDF file"),
