@@ -31,6 +31,7 @@ _HOMES = {
         "Tilted",
         "TwoLayerLinear",
     ),
+    "fokker_planck": ("FokkerPlanck",),
     "noise": (
         "CurvatureCovariance",
         "CurvaturePower",
