@@ -100,7 +100,7 @@ def fast_modes(quick: bool) -> list[Row]:
     for seed, scale in enumerate(scales):
         channel = Channel(Bump(1.0, 6.0), transverse_directions=1, amplitudes=(float(scale),))
         noise, step = CurvaturePower(0.1 / scale, 1.0, along), min(5e-4, 0.02 / (6.0 * scale))
-        n = 1200 if quick else 5000
+        n = 1200 if quick else 4000
         setting = Escape(channel, noise, Overdamped(step), replicas=n, duration=30.0, seed=10 + seed)
         expected, error = oracle(channel, noise, step, lambda y, c=channel, n=noise: _across(c, n, y))
         bias = error / expected + 0.5 * step * 6.0 * scale  # of V_eff, h k / 4 of 2.5 D
