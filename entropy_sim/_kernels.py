@@ -236,6 +236,8 @@ class Ensemble:
         n, d = start.shape
         dynamics.check(landscape, noise)
         self._checkpoint, self._name = checkpoint, name
+        self._pool: ThreadPoolExecutor | None = None
+        self._saved = time.monotonic()
         self.threads = threads or default_threads()
         noise_field, update_field = noise.field_function(landscape), dynamics.field_function(landscape)
         normals = noise.normals(landscape) if noisy else 0
@@ -358,27 +360,31 @@ class Ensemble:
         bar = tqdm(
             total=step, initial=self.step, desc=description, unit="step", disable=None if progress else True, delay=1.0
         )
-        saved = time.monotonic()
-        with bar, ThreadPoolExecutor(self.threads) as pool:
+        alone = self.threads == 1 or blocks == 1
+        if not alone and self._pool is None:  # kept: starting threads for every record of a relaxation would dominate
+            self._pool = ThreadPoolExecutor(self.threads)
+        with bar:
             while self.step < step and not finished():
                 target = min(self.step + piece, step)
                 try:
-                    if self.threads == 1 or blocks == 1:
+                    if alone or self._pool is None:
                         self._piece(0, blocks, target)
                     else:
-                        for future in [pool.submit(self._piece, *r, target) for r in ranges]:
+                        for future in [self._pool.submit(self._piece, *r, target) for r in ranges]:
                             future.result()
                 except KeyboardInterrupt:
-                    pool.shutdown(cancel_futures=True)
+                    if self._pool is not None:
+                        self._pool.shutdown(cancel_futures=True)
+                        self._pool = None
                     self._piece(0, blocks, target)  # blocks that are there already take no step
                     self.step = target
                     self._save(extra)
                     raise
                 bar.update(target - self.step)
                 self.step = target
-                if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                if time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES:
                     self._save(extra)
-                    saved = time.monotonic()
+                    self._saved = time.monotonic()
 
     def _save(self, extra: Callable[[], Mapping[str, NDArray[Any]]]) -> None:
         if self._checkpoint is not None:

@@ -77,7 +77,7 @@ def test_autocorrelation_time_of_a_relaxation_is_that_of_the_distance():
     expected = 2.0 * np.trapezoid(correlation, t)
     flat = Channel(Exponential(k, k), transverse_directions=1)
     run = Relaxation(
-        flat, Thermal(0.01), Overdamped(0.01), starts=(0.5,), replicas=64, duration=200.0, records=4000, control=False
+        flat, Thermal(0.01), Overdamped(0.01), starts=(0.5,), replicas=64, duration=100.0, records=2000, control=False
     ).run()
     assert run["relaxation"].attrs["autocorrelation_time"] == pytest.approx(expected, rel=0.1)
     assert run["relaxation"].attrs["effective_sample_size"] == 64
