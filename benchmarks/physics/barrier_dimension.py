@@ -30,7 +30,7 @@ def _heights(scan: Scan, quick: bool, seed: int) -> tuple[Floats, Floats, Floats
         CHANNEL, Thermal(TEMPERATURE), Overdamped(STEP), points=33, replicas=2, walkers=32 if quick else 256,
         burn_in=4.0, duration=8.0 if quick else 20.0, stride=4, scan=scan, seed=seed,
     )  # fmt: skip
-    group = measurement.run()["barrier"]
+    group = measurement.run()["barrier"].to_dataset()
     x = np.array(scan.values)
     t = x if scan.parameter == "temperature" else TEMPERATURE
     d = x if scan.parameter == "dimension" else 2.0

@@ -91,7 +91,7 @@ def variance_ratio(channel: Channel, dynamics: SGD, s: Floats, steps: int) -> tu
         stride=3,
         seed=7,
     )
-    force = tree["mean_force"]["mean_force"].values[:, :, 0]
+    force = tree["mean_force"].to_dataset()["mean_force"].values[:, :, 0]
     k = channel.curvature(s)
     predicted = theory.mean_force(channel.curvature_slope(s), dynamics.variance(k, _NOISE_RATIO * k))
     ratio = force / predicted[:, None]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.physics._rows import Row
 from entropy_sim import theory
@@ -17,6 +19,8 @@ from entropy_sim.measurements.base import timescale_ratio
 from entropy_sim.noise import CurvaturePower, Thermal
 
 TITLE = "τ D is independent of T for an entropic barrier, Arrhenius for an energetic one; levels shift by 0.58 √(2Dh)"
+
+Floats = NDArray[np.float64]
 
 #: Stiffness 1 at the ends and 16 in the middle, along an arc of 3: ΔF = (T/2) ln 16 at the level s = 1/2.
 BUMP = Bump(1.0, 16.0)
@@ -72,7 +76,7 @@ def entropic(quick: bool) -> list[Row]:
         noise = Thermal(t)
         n = 500 if quick else 4000
         setting = Escape(channel, noise, Overdamped(step), replicas=n, duration=40.0 / t, seed=seed)
-        expected, error = oracle(channel, noise, step, lambda y, t=t: np.full(np.shape(y), t))
+        expected, error = oracle(channel, noise, step, _constant(t))
         bias = error / expected + 4 * step  # h k_mid / 4 in F / T
         wrong = expected * t * np.exp(fixed / t - 0.5 * np.log(16.0))
         note = f"quadrature {predicted(setting) * t:.4g}, T/(k l²) = {t / LENGTH**2:.2g}"
@@ -102,7 +106,7 @@ def fast_modes(quick: bool) -> list[Row]:
         noise, step = CurvaturePower(0.1 / scale, 1.0, along), min(5e-4, 0.02 / (6.0 * scale))
         n = 1200 if quick else 4000
         setting = Escape(channel, noise, Overdamped(step), replicas=n, duration=30.0, seed=10 + seed)
-        expected, error = oracle(channel, noise, step, lambda y, c=channel, n=noise: _across(c, n, y))
+        expected, error = oracle(channel, noise, step, partial(_across, channel, noise))
         bias = error / expected + 0.5 * step * 6.0 * scale  # of V_eff, h k / 4 of 2.5 D
         adiabatic = predicted(setting)
         note = f"timescale ratio {_ratio(setting):.2g}, quadrature {adiabatic * along:.4g}"
@@ -155,6 +159,10 @@ def energetic(quick: bool) -> list[Row]:
     ]
 
 
+def _constant(value: float) -> Callable[[Floats], Floats]:
+    return lambda y: np.full(np.shape(y), value)
+
+
 def slow_path(quick: bool) -> list[Row]:
     """The entropic V_eff = (T/2) ln k held fixed while D_y alone changes: Arrhenius in 1/D_y."""
     channel = Channel(BUMP, transverse_directions=1, amplitudes=(16.0,))
@@ -164,9 +172,9 @@ def slow_path(quick: bool) -> list[Row]:
     settings, times, errors = [], [], []
     for i, x in enumerate(inverse):
         noise = CurvaturePower(t, 0.0, 1.0 / x)
-        options = {"replicas": 800 if quick else 2500, "duration": 300.0, "seed": 30 + i}
-        settings.append(Escape(channel, noise, Overdamped(step), **options))
-        time, error = oracle(channel, noise, step, lambda y: np.full(np.shape(y), t))
+        replicas = 800 if quick else 2500
+        settings.append(Escape(channel, noise, Overdamped(step), replicas=replicas, duration=300.0, seed=30 + i))
+        time, error = oracle(channel, noise, step, _constant(t))
         times.append(time)
         errors.append(error / time)
     slope, error = _slope(settings, inverse)

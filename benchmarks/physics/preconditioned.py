@@ -50,7 +50,7 @@ def _variance(
         stride=5,
         seed=seed,
     )
-    force = tree["mean_force"]["mean_force"].values[:, :, 0]
+    force = tree["mean_force"].to_dataset()["mean_force"].values[:, :, 0]
     variance = -2.0 * force / channel.curvature_slope(_S).sum(axis=1)[:, None]
     return variance.mean(axis=1), variance.std(axis=1, ddof=1) / np.sqrt(_REPLICAS)
 
@@ -141,7 +141,7 @@ def density(quick: bool) -> list[Row]:
                 duration=400.0 if quick else 600.0,
                 seed=seed,
             )
-            slopes.append(-np.polyfit(log_k, np.log(tree["stationary"]["density"].values[inside]), 1)[0])
+            slopes.append(-np.polyfit(log_k, np.log(tree["stationary"].to_dataset()["density"].values[inside]), 1)[0])
         ratio = timescale_ratio(channel, noise, dynamics)
         temperature = float(dynamics.variance(np.ones(1), np.full(1, 0.4 * along))[0])
         expected = 2.0 * temperature / dynamics.diffusion(np.array(along), "gradient_covariance")

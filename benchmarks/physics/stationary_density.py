@@ -64,7 +64,7 @@ def measure(temperature: float, alpha: float, step: float, seed: int, quick: boo
         stride=5,
         seed=seed,
     )
-    ds = tree["stationary"]
+    ds = tree["stationary"].to_dataset()
     bins = ds.sizes["s"]
     # The mean of cos over a bin is that at its middle times sinc.
     weight = np.cos(2 * np.pi * ds["s"].values) * np.sinc(1.0 / bins)
