@@ -83,8 +83,10 @@ class Stationary(Measurement):
         require(self.stride <= steps, "stride", f"at most the {steps} steps of the duration", self.stride)
         return before, steps // self.stride
 
-    def _correlations(self, inside: Floats, counts: int) -> dict[str, Any]:
-        """Autocorrelation time of s and effective sample size, from the groups: Var of a mean is sigma² / size."""
+    def _correlations(self, inside: Floats) -> dict[str, Any]:
+        """Autocorrelation time of s and effective sample size, from the groups: Var of a mean is sigma² / size.
+
+        Samples are those counted, in 0…1: walkers outside or diverged give none."""
         centres = (np.arange(self.bins)[:, None] + 0.5) / self.bins
         number = np.maximum(inside.sum(axis=0), 1.0)
         means = (centres * inside).sum(axis=0) / number
@@ -94,7 +96,7 @@ class Stationary(Measurement):
         size = variance / spread if spread > 0 else np.nan
         return {
             "effective_sample_size": size,
-            "autocorrelation_time": self.walkers * counts / size * self.stride * self.dynamics.time_step,
+            "autocorrelation_time": number.sum() / size * self.stride * self.dynamics.time_step,
             "autocorrelation_time_of": f"s, from the spread of {_GROUPS} groups (25 % uncertain)",
         }
 
@@ -138,7 +140,7 @@ class Stationary(Measurement):
             "outside": float(total[-1].sum() / max(total.sum(), 1.0)),
             "diverged": int(ensemble.diverged.sum()),
             "stderr_from": f"{_GROUPS} groups of walkers",
-            **self._correlations(inside, counts),
+            **self._correlations(inside),
         }
         group = schema.make("stationary", variables, attrs)
         return {"stationary": group}, np.linspace(0.0, 1.0, 51)

@@ -8,7 +8,7 @@ from entropy_sim import schema
 from entropy_sim._kernels import Ensemble
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
-from entropy_sim.landscapes import Barrier, Bump, Channel, Exponential, Quadratic
+from entropy_sim.landscapes import Barrier, Bump, Channel, Confining, Exponential, Quadratic
 from entropy_sim.measurements import Stationary, stationary
 from entropy_sim.measurements.stationary import _count
 from entropy_sim.noise import CurvaturePower, GradientCovariance, Thermal
@@ -129,3 +129,16 @@ def test_walkers_off_the_path_and_diverged_ones_are_told_apart():
 def test_bad_input_is_refused_by_name(options, message):
     with pytest.raises(UserError, match=message):
         Stationary(**options)
+
+
+def test_autocorrelation_time_counts_only_the_samples_on_the_path():
+    """A trap wider than the path: nearly half of the walkers are outside. Each walker counts once, so
+    that tau is one spacing. A mutant that counts the walkers outside too finds nearly twice that."""
+    channel = Channel(Bump(1.0, 1.0), Confining(1.0, 0.0), boundary="open")
+    options = {"bins": 10, "walkers": 4096, "burn_in": 6.0, "duration": 0.01, "stride": 1}
+    found = [stationary(channel, Thermal(1.0), LM, **options, seed=seed)["stationary"].attrs for seed in range(6)]
+    assert min(a["outside"] for a in found) > 0.4
+    tau = np.array([a["autocorrelation_time"] for a in found]) / LM.time_step
+    assert abs(tau.mean() - 1.0) < 4 * np.sqrt(2 / 31 / len(found))
+    total = [a["effective_sample_size"] * t for a, t in zip(found, tau, strict=True)]
+    np.testing.assert_allclose(total, [4096 * (1 - a["outside"]) for a in found], rtol=1e-9)
