@@ -11,7 +11,6 @@ import xarray as xr
 
 from entropy_sim import schema
 from entropy_sim.errors import require
-from entropy_sim.landscapes.base import Landscape
 from entropy_sim.measurements.base import (
     Execution,
     Floats,
@@ -21,7 +20,7 @@ from entropy_sim.measurements.base import (
     timescale_ratio,
 )
 from entropy_sim.measurements.mean_force import MeanForce
-from entropy_sim.measurements.profile import exact_effective_potential, exact_mean_force
+from entropy_sim.measurements.profile import exact_effective_potential, exact_mean_force, is_quadratic_across
 from entropy_sim.scan import Scan, run_each
 from entropy_sim.statistics import cumulative_integral
 
@@ -129,27 +128,13 @@ class BarrierHeights(Measurement):
     def _exact(self, s: Floats) -> Floats | None:
         """Entropic part of the effective potential above s[0]; None unless it is exact for the constrained walkers."""
         landscape = self.landscape
-        if not _is_quadratic_across(landscape, s):
+        if not is_quadratic_across(landscape, s):
             return None
         whole = exact_effective_potential(landscape, self.noise, self.dynamics, s)
         if whole is None or not np.isfinite(whole).all():
             return None
         entropic = whole - landscape.path_energy(s)
         return entropic - entropic[0]
-
-
-def _is_quadratic_across(landscape: Landscape, s: Floats) -> bool:
-    """Whether the path is straight and ``L = U + 1/2 sum k_i x_i²`` across it, tried on points off the path."""
-    if np.any(landscape.path_curvature(s)):
-        return False
-    path, k, modes = landscape.path(s), landscape.curvature(s), landscape.mode_directions(s)
-    for amplitude in (0.3, -1.0):
-        x = amplitude * np.cos(np.arange(k.shape[1]) + 1.0)
-        expected = landscape.path_energy(s) + 0.5 * (k * x**2).sum(axis=1)
-        found = landscape.energy(path + np.einsum("m,nmd->nd", x, modes))
-        if not np.allclose(found, expected, rtol=1e-9, atol=1e-9 * float(np.abs(k).max())):
-            return False
-    return True
 
 
 def _run_one(one: BarrierHeights, how: Execution, checkpoint: Any) -> dict[str, xr.Dataset]:

@@ -26,7 +26,7 @@ from entropy_sim.measurements.base import (
     steps_for,
     timescale_ratio,
 )
-from entropy_sim.measurements.profile import exact_effective_potential
+from entropy_sim.measurements.profile import exact_effective_potential, potential_from
 from entropy_sim.scan import Scan, derived_seed, run_each
 from entropy_sim.survival import exponential_rate, exponentiality, kaplan_meier, mean_time
 
@@ -213,7 +213,9 @@ class Escape(Measurement):
             "diverged_are": "left out of the statistics, neither escaped nor censored",
             "interval": f"{_LEVEL:g} confidence (chi-squared)",
             "effective_sample_size_of": "the rate: independent replicas, one per escape; nothing is autocorrelated",
-            "reduced": reduced if isinstance(reduced, str) else "quadrature, effective potential, levels shifted",
+            "reduced": reduced
+            if isinstance(reduced, str)
+            else f"quadrature, effective potential ({potential_from(self.landscape)}), levels shifted",
         }
         if not isinstance(reduced, str):
             time, diffusion = reduced

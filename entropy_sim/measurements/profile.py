@@ -52,11 +52,37 @@ def exact_effective_potential(landscape: Landscape, noise: Noise, dynamics: Dyna
     return landscape.path_energy(s) + np.interp(s, fine, cumulative_simpson(slope, x=fine, initial=0.0))
 
 
+def is_quadratic_across(landscape: Landscape, s: Floats) -> bool:
+    """Whether the path is straight and ``L = U + 1/2 sum k_i x_i²`` across it, tried on points off the path."""
+    if np.any(landscape.path_curvature(s)):
+        return False
+    if landscape.transverse_stiffness is not None:  # that energy, by definition
+        return True
+    path, k, modes = landscape.path(s), landscape.curvature(s), landscape.mode_directions(s)
+    for amplitude in (0.3, -1.0):
+        x = amplitude * np.cos(np.arange(k.shape[1]) + 1.0)
+        expected = landscape.path_energy(s) + 0.5 * (k * x**2).sum(axis=1)
+        found = landscape.energy(path + np.einsum("m,nmd->nd", x, modes))
+        if not np.allclose(found, expected, rtol=1e-9, atol=1e-9 * float(np.abs(k).max())):
+            return False
+    return True
+
+
+def potential_from(landscape: Landscape) -> str:
+    """What `exact_effective_potential` is on this landscape, in words."""
+    s = np.linspace(0.0, 1.0, 21)
+    if np.any(landscape.path_curvature(s)):
+        return "harmonic variances in the planes normal to the curved path"
+    exact = is_quadratic_across(landscape, s)
+    return "exact variances" if exact else "harmonic variances, though the landscape is not quadratic across the path"
+
+
 @dataclass(frozen=True)
 class Profile(Measurement):
-    """Energy, transverse stiffness, gradient noise and effective potential along the path; exact, nothing is simulated.
+    """Energy, transverse stiffness, gradient noise and effective potential along the path; nothing is simulated.
 
-    The effective potential is U plus the work against the entropic force from s = 0, for this noise and dynamics.
+    The effective potential is U plus the work against the entropic force from s = 0, for this noise and dynamics: exact
+    where L is quadratic across a straight path, elsewhere harmonic (effective_potential_from says which).
     """
 
     points: int = 51
@@ -102,6 +128,8 @@ class Profile(Measurement):
             "eigenvalue_index": (("eigenvalue_index",), np.arange(stiffness.shape[1])),
         }
         attrs = {"effective_potential_zero": "s = 0", "hessian_max_eigenvalue_of": "the transverse Hessian"}
+        if potential is not None:
+            attrs["effective_potential_from"] = potential_from(landscape)
         return {"profile": schema.make("profile", variables, attrs)}, s
 
 

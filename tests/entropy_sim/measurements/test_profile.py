@@ -6,8 +6,8 @@ import pytest
 from entropy_sim import schema, theory
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
-from entropy_sim.landscapes import Barrier, Bump, Channel, MullerBrown, Quadratic, Tabulated
-from entropy_sim.measurements import Profile, profile
+from entropy_sim.landscapes import Barrier, Bump, Channel, CurvedChannel, Custom, MullerBrown, Quadratic, Tabulated
+from entropy_sim.measurements import Escape, Profile, profile
 from entropy_sim.measurements.profile import exact_effective_potential
 from entropy_sim.noise import (
     CurvatureCovariance,
@@ -116,3 +116,41 @@ def test_bad_input_is_refused_by_name():
         Profile(points=1)
     with pytest.raises(UserError, match=r"found Thermal, which supplies a diffusion"):
         Profile(dynamics=SGD())
+
+
+QUARTIC = """
+def energy(x, p):
+    return 5.0 * x[1] ** 2 + 2000.0 * (1.0 + 4.0 * x[0] ** 2) * x[1] ** 4
+def gradient(x, p):
+    return (16000.0 * x[0] * x[1] ** 4, 10.0 * x[1] + 8000.0 * (1.0 + 4.0 * x[0] ** 2) * x[1] ** 3)
+"""
+
+
+def test_a_potential_that_is_only_harmonic_is_not_called_exact(tmp_path):
+    """Across a quartic whose stiffness is the same everywhere it is 0, while the exact one rises by a third of T; what
+    escapes are compared with says the same."""
+    file = tmp_path / "quartic.py"
+    file.write_text(QUARTIC)
+    quartic = Custom(str(file), start=(0.0, 0.0), end=(1.0, 0.0))
+    t, x = 0.1, np.linspace(-1, 1, 20_001)
+    weight = [np.exp(-(5 * x**2 + 2000 * (1 + 4 * y**2) * x**4) / t).sum() for y in (0.0, 1.0)]
+    group = Profile(quartic, Thermal(t), Overdamped(1e-4)).run()["profile"]
+    assert abs(group["effective_potential"].values).max() < 1e-6
+    assert -t * np.log(weight[1] / weight[0]) > 0.3 * t
+    assert group.attrs["effective_potential_from"].startswith("harmonic variances, though")
+    options = {"start": 0.5, "lower": 0.1, "upper": 0.9, "replicas": 2, "duration": 1e-3}
+    passage = Escape(quartic, Thermal(t), Overdamped(1e-4), **options).run()["escape"]
+    assert "harmonic variances, though" in passage.attrs["reduced"]
+
+
+@pytest.mark.parametrize(
+    ("landscape", "expected"),
+    [
+        (CHANNEL, "exact variances"),
+        (Quadratic(), "exact variances"),
+        (CurvedChannel(), "harmonic variances in the planes normal"),
+    ],
+)
+def test_what_the_potential_is_from_is_said(landscape, expected):
+    group = Profile(landscape, Thermal(0.1), Overdamped(1e-3)).run()["profile"]
+    assert group.attrs["effective_potential_from"].startswith(expected)
