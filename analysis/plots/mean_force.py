@@ -54,8 +54,9 @@ def plot_mean_force_windows(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
             ax.plot(
                 ds["time_window"], mean.isel(s=i), marker="o", markersize=3.5, color=colours[i], label=f"s = {s:.2g}"
             )
+        # In two lines: one is wider than the figure.
         ax.set_xlabel(
-            _style.label(ds["time_window"], "middle of the time window, t = step size × steps / (1 − momentum)")
+            _style.label(ds["time_window"], "middle of the time window,\nt = step size × steps / (1 − momentum)")
         )
         _style.value_axis(ax, ds["mean_force"])
         _style.legend(ax)

@@ -103,6 +103,16 @@ def test_a_file_is_drawn_group_by_group(runs, format, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in written}
 
 
+def test_axis_labels_fit_into_the_figure(runs):
+    network, _, _ = runs
+    for draw in (plots.plot_mean_force, plots.plot_mean_force_windows):
+        ax = draw(network["mean_force"].to_dataset())
+        ax.figure.canvas.draw()
+        box = ax.xaxis.label.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= ax.figure.bbox.x1
+
+
 def test_equal_data_give_equal_files(runs, tmp_path):
     network, _, _ = runs
     first, second = (plots.plot_mean_force(network["mean_force"].to_dataset()).figure for _ in range(2))
