@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from analysis.agreement import plus_minus
 from analysis.plots import _style
@@ -47,9 +48,15 @@ def plot_escape(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax.plot([], [], color=shade, linestyle="--", lw=1.2, label="exponential of the maximum-likelihood rate")
         if scan is None:
             _means(ax, ds)
+        # Down to the lowest share seen, but at least past 1/e, where the means are: many are censored in a short run.
+        shares = ds["survival"].values
         least = 0.5 / ds.sizes["replica"]
         ax.set_yscale("log")
-        ax.set_ylim(least, 1.15)
+        ax.set_ylim(max(least, min(0.25, 0.5 * float(np.nanmin(shares)))), 1.15)
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        if ax.get_ylim()[0] > 0.1:
+            ax.yaxis.set_major_locator(FixedLocator([0.2, 0.3, 0.4, 0.5, 0.7, 1.0]))
         ax.set_xlim(left=0.0)
         name = "time t" if unit is None else "time × diffusion along the path, t D"
         units = _style.label(ds["survival_time"], name)
@@ -64,7 +71,10 @@ def _means(ax: Axes, ds: xr.Dataset) -> None:
     mean, stderr = float(ds["mean_first_passage_time"]), float(ds["mean_first_passage_time_stderr"])
     if np.isfinite(mean):
         options: dict[str, Any] = {"fmt": "o", "color": "black", "markersize": 5, "capsize": 3, "zorder": 6}
-        ax.errorbar(mean, np.exp(-1.0), xerr=stderr, label=f"measured mean {plus_minus(mean, stderr)}", **options)
+        censored = int((ds["escaped"] == 0).sum()) - int((ds["diverged"] > 0).sum() if "diverged" in ds else 0)
+        tail = f" ({censored} censored: exponential tail)" if censored else ""
+        label = f"measured mean {plus_minus(mean, stderr)}{tail}"
+        ax.errorbar(mean, np.exp(-1.0), xerr=stderr, label=label, **options)
     if "mean_first_passage_time_reduced" in ds:
         reduced = float(ds["mean_first_passage_time_reduced"])
         ax.axvline(reduced, color=_style.VERMILLION, linestyle=":", label=f"mean, reduced dynamics {reduced:.3g}")

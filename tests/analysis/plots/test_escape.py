@@ -64,6 +64,22 @@ def test_the_drawn_numbers_are_the_data():
     assert any(f"measured mean {mean:.1f}" in label for label in ax.get_legend_handles_labels()[1])
 
 
+def test_a_short_run_fills_its_axis_and_says_that_its_mean_is_extrapolated():
+    ds = escapes(mean=2.0, end=0.8)
+    ax = plots.plot_escape(ds)
+    bottom = ax.get_ylim()[0]
+    assert 0.2 < bottom < min(np.exp(-1.0), float(ds["survival"].min()))
+    ax.figure.canvas.draw()
+    shown = [t.get_text() for t in ax.get_yticklabels() if bottom < t.get_position()[1] < 1.15]
+    assert len(shown) >= 3
+    assert "0.5" in shown
+    censored = int((ds["escaped"] == 0).sum())
+    assert any(f"({censored} censored: exponential tail)" in name for name in ax.get_legend_handles_labels()[1])
+    everybody = plots.plot_escape(escapes(end=100.0))
+    assert everybody.get_ylim()[0] == 0.5 / 200
+    assert not any("censored" in name for name in everybody.get_legend_handles_labels()[1])
+
+
 def test_curves_of_a_scan_are_drawn_against_time_times_diffusion():
     ds = scan()
     ax = plots.plot_escape(ds)
