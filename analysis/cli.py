@@ -303,6 +303,7 @@ def _summary(tree: Any) -> str:
         sizes_of = [n for n in ("autocorrelation_time", "effective_sample_size") if n in dataset.attrs]
         if sizes_of:
             lines.append(f"  {'':18} {', '.join(f'{n} {_numbers(dataset.attrs[n])}' for n in sizes_of)}")
+        lines += [f"  {'':18} {found}" for found in _results(dataset)]
         if "diverged" in dataset.attrs:
             lines.append(f"  {'':18} diverged: {dataset.attrs['diverged']}")
         if "diverged" in dataset:
@@ -312,6 +313,28 @@ def _summary(tree: Any) -> str:
         versions = json.loads(tree.attrs["versions"])
         lines.append(f"  {'versions':18} {', '.join(f'{n} {v}' for n, v in versions.items())}")
     return "\n".join(lines)
+
+
+def _results(dataset: Any) -> list[str]:
+    """Single numbers with their standard errors (one for each value of a scan), who was censored, who was outside."""
+    from analysis.agreement import plus_minus
+
+    found = []
+    for name in (str(n) for n in dataset.data_vars if f"{n}_stderr" in dataset):
+        value, stderr = dataset[name], dataset[f"{name}_stderr"]
+        if value.ndim == 0 or (value.ndim == 1 and value.size <= 8 and "s" not in value.dims):
+            each = zip(value.values.ravel(), stderr.values.ravel(), strict=True)
+            units = f" {value.attrs['units']}" if value.attrs.get("units", "1") != "1" else ""
+            found.append(f"{name} {', '.join(plus_minus(float(v), float(e)) for v, e in each)}{units}")
+    if "censored" in dataset.attrs:
+        found.append(f"censored: {_counts(dataset.attrs['censored'])} of {dataset.sizes['replica']}")
+    if dataset.attrs.get("outside", 0.0) > 0.0:
+        found.append(f"outside 0 < s < 1, not in the density: {100 * dataset.attrs['outside']:.3g} % of the time")
+    return found
+
+
+def _counts(value: Any) -> str:
+    return ", ".join(map(str, value)) if hasattr(value, "__len__") else str(value)
 
 
 def _numbers(value: Any) -> str:

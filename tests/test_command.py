@@ -190,6 +190,24 @@ def test_a_killed_run_leaves_what_was_there(forces, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} <= {"kept.nc", "kept.nc.unfinished.npz"}
 
 
+def test_info_says_what_was_found_and_who_is_not_in_it(tmp_path, capsys):
+    """Of three that escaped at t = 1, 2, 3 and one censored at 4: rate 3 / 10, its standard error over sqrt(3)."""
+    values = {
+        "first_passage_time": ("replica", [1.0, 2.0, 3.0, float("nan")]),
+        "rate": ((), 0.3, {"units": "loss / parameter^2"}),
+        "rate_stderr": ((), 0.1732),
+    }
+    escapes = xr.Dataset(values, attrs={"censored": 1})
+    density = xr.Dataset({"density": ("s", [0.5, 1.5]), "density_stderr": ("s", [0.1, 0.1])}, attrs={"outside": 0.225})
+    xr.DataTree.from_dict({"/escape": escapes, "/stationary": density}).to_netcdf(tmp_path / "found.nc")
+    main(["info", str(tmp_path / "found.nc")])
+    said = capsys.readouterr().out
+    assert "rate 0.30 ± 0.17 loss / parameter^2\n" in said
+    assert "censored: 1 of 4\n" in said
+    assert "outside 0 < s < 1, not in the density: 22.5 % of the time\n" in said
+    assert "±" not in said.replace("0.30 ± 0.17", "")  # a curve is not a single number
+
+
 @pytest.mark.parametrize("command", ["", "simulate", "network", "simulate relaxation", "compare", "plot", "info"])
 def test_help_is_there(command, capsys):
     assert main([*command.split(), "--help"]) == 0
