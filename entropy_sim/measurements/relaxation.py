@@ -37,7 +37,8 @@ class Relaxation(Measurement):
     replicas: int = 256
     """Walkers per start."""
     duration: float = 40.0
-    """Time, parameter² / loss (t = h · step, or eta · step / (1 - beta))."""
+    """Time, parameter² / loss (t = h · step, or eta · step / (1 - beta)); cut to a whole number of steps between
+    records, which is much where there are few."""
     records: int = 100
     """Times at which the walkers are recorded, after t = 0."""
     control: bool = True
