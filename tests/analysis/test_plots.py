@@ -103,14 +103,14 @@ def test_a_file_is_drawn_group_by_group(runs, format, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in written}
 
 
-def test_axis_labels_fit_into_the_figure(runs):
+def test_axis_labels_are_no_wider_than_their_axes(runs):
     network, _, _ = runs
     for draw in (plots.plot_mean_force, plots.plot_mean_force_windows):
-        ax = draw(network["mean_force"].to_dataset())
+        force = network["mean_force"].to_dataset()
+        force["time_window"].attrs["units"] = "parameter^2 / loss"
+        ax = draw(force)
         ax.figure.canvas.draw()
-        box = ax.xaxis.label.get_window_extent()
-        assert box.x0 >= 0
-        assert box.x1 <= ax.figure.bbox.x1
+        assert ax.xaxis.label.get_window_extent().width <= ax.get_window_extent().width
 
 
 def test_equal_data_give_equal_files(runs, tmp_path):
