@@ -30,6 +30,8 @@ STAGES = {
     "relaxation": "SGD released on the path, with its noise-free control",
     "all": "every stage",
 }
+#: Burn-in, in relaxation times of the slowest mode, below which a run is remarked upon: variances are then within 1e-3.
+_ENOUGH_BURN_IN = 3.5
 _NETWORK_PACKAGES = ("torch", "torchvision", "sklearn", "safetensors")
 
 
@@ -300,6 +302,11 @@ def _summary(tree: Any) -> str:
         if any(missing.values()):
             found = (f"{n} {count} of {dataset[n].size}" for n, count in missing.items() if count)
             lines.append(f"  {'':18} without a value (NaN): {', '.join(found)}")
+        if (burn_in := dataset.attrs.get("burn_in_relaxation_times", float("inf"))) < _ENOUGH_BURN_IN:
+            lines.append(
+                f"  {'':18} note: the burn-in is {burn_in:.2g} relaxation times of the slowest transverse mode: "
+                f"averages may still remember the start (from {_ENOUGH_BURN_IN:g} on they do not)"
+            )
         sizes_of = [n for n in ("autocorrelation_time", "effective_sample_size") if n in dataset.attrs]
         if sizes_of:
             lines.append(f"  {'':18} {', '.join(f'{n} {_numbers(dataset.attrs[n])}' for n in sizes_of)}")

@@ -66,7 +66,7 @@ class Dynamics:
         return True
 
     def relaxation_rate(self, curvature: Floats, noise: Floats) -> Floats:
-        """Rate at which a mode of stiffness k > 0 relaxes under the noise D or C, on the common clock, small steps."""
+        """Rate at which a mode of stiffness k > 0 relaxes under the noise D or C, on the common clock."""
         return curvature
 
     def diffusion(self, noise: Floats, supplies: Supplies) -> Floats:

@@ -11,7 +11,7 @@ from entropy_sim import theory
 from entropy_sim._kernels import Compiled, update_function
 from entropy_sim._random import fast_exp, fast_log
 from entropy_sim.dynamics.base import Dynamics, Floats
-from entropy_sim.dynamics.sgd import check_learning_rate, check_momentum
+from entropy_sim.dynamics.sgd import check_learning_rate, check_momentum, momentum_rate
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes.base import STABILITY_POINTS, Landscape
 from entropy_sim.noise.base import Noise, Supplies
@@ -114,4 +114,5 @@ class Preconditioned(Dynamics):
         return theory.variance_preconditioned(curvature, noise, self.learning_rate, self.exponent, self.momentum)
 
     def relaxation_rate(self, curvature: Floats, noise: Floats) -> Floats:
-        return curvature ** (1.0 - self.exponent)
+        steepness = np.where(curvature > 0, curvature, np.nan) ** (1.0 - self.exponent)
+        return momentum_rate(steepness, self.learning_rate, self.momentum) / self.time_step

@@ -95,7 +95,16 @@ class SGD(Dynamics):
         return self.weight_decay == 0.0 or leads_to_the_path(landscape)
 
     def relaxation_rate(self, curvature: Floats, noise: Floats) -> Floats:
-        return curvature + self.weight_decay
+        rate = momentum_rate(curvature + self.weight_decay, self.learning_rate, self.momentum, self.nesterov)
+        return rate / self.time_step
+
+
+def momentum_rate(curvature: Floats, learning_rate: float, momentum: float, nesterov: bool = False) -> Floats:
+    """Rate per step at which the slowest transient of each mode falls, exact: with much momentum modes oscillate, and
+    none is faster than -ln(beta) / 2. NaN where k <= 0."""
+    good = curvature > 0
+    steps = theory.relaxation_steps(np.where(good, curvature, 1e-300), learning_rate, momentum, nesterov=nesterov)
+    return np.where(good, 1.0 / steps, np.nan)
 
 
 def leads_to_the_path(landscape: Landscape) -> bool:

@@ -209,10 +209,10 @@ class Escape(Measurement):
         reduced = self.reduced()
         attrs = {
             "censored": int((~escaped & ~diverged).sum()),
-            "effective_sample_size": int(escaped.sum()),
+            "effective_sample_size": int(np.sum(times[escaped] > self.transient)),
             "diverged_are": "left out of the statistics, neither escaped nor censored",
             "interval": f"{_LEVEL:g} confidence (chi-squared)",
-            "effective_sample_size_of": "the rate: independent replicas, one per escape; nothing is autocorrelated",
+            "effective_sample_size_of": "the rate: independent replicas, one per escape after the transient",
             "reduced": reduced
             if isinstance(reduced, str)
             else f"quadrature, effective potential ({potential_from(self.landscape)}), levels shifted",

@@ -94,6 +94,16 @@ class MeanForce(Measurement):
         per_window = most // self.time_windows
         return before, per_window
 
+    def _relaxation_times(self, time: float) -> float:
+        """A time in relaxation times of the slowest stiff mode at any of the positions; NaN where nothing is stiff."""
+        if not self.noise.has_finite_variance:
+            return float("nan")
+        s = np.array(self.positions)
+        k = self.landscape.curvature(s)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rate = self.dynamics.relaxation_rate(k, self.noise.transverse(self.landscape, s))
+        return float(time * rate[k > 0].min()) if (k > 0).any() else float("nan")
+
     def _averages(self, replicas: int, walkers: int, how: Execution, noisy: bool) -> _Averages:
         landscape, s = self.landscape, np.array(self.positions)
         before, per_window = self._schedule()
@@ -169,6 +179,7 @@ class MeanForce(Measurement):
             "mean_force_stderr_from": "spread over the independent walkers of a replica",
             "diverged_is": "share of walkers",
             "burn_in": before * self.dynamics.time_step,
+            "burn_in_relaxation_times": self._relaxation_times(before * self.dynamics.time_step),
             "window": window,
         }
         return {"mean_force": schema.make("mean_force", variables, attrs)}, s

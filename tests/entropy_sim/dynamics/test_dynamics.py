@@ -76,8 +76,13 @@ def test_timescale_ratio_of_rules_that_relax_at_the_rate_of_the_stiffness_and_of
     assert timescale_ratio(channel, Thermal(0.1), Overdamped()) == pytest.approx(0.1 * slope2 / 2)
     noise = CurvatureCovariance(0.1, 1.0, 0.6)
     rate = 0.02 / (1 - 0.5)
-    assert timescale_ratio(channel, noise, SGD(0.02, 0.5)) == pytest.approx(0.5 * rate * 0.6 * slope2 / 2)
+    # The slowest root of the recursion; for small steps its rate is 2, and 5 with the weight decay.
+    heavy = -np.log(np.abs(np.roots([1.0, -(1.5 - 0.02 * 2), 0.5])).max()) / rate
+    assert heavy == pytest.approx(2.0, rel=0.4)
+    assert timescale_ratio(channel, noise, SGD(0.02, 0.5)) == pytest.approx(0.5 * rate * 0.6 * slope2 / heavy)
     decayed = timescale_ratio(channel, noise, SGD(0.02, 0.5, True, 3.0))
-    assert decayed == pytest.approx(0.5 * rate * 0.6 * slope2 / 5)
+    nesterov = -np.log(np.abs(np.roots([1.0, -1.5 * (1 - 0.02 * 5), 0.5 * (1 - 0.02 * 5)])).max()) / rate
+    assert nesterov == pytest.approx(5.0, rel=0.4)
+    assert decayed == pytest.approx(0.5 * rate * 0.6 * slope2 / nesterov)
     slow = timescale_ratio(channel, Thermal(0.1), Underdamped(1e-3, 0.5))  # rate gamma² / 2 in t = tau / gamma
     assert slow == pytest.approx(0.1 * slope2 / 0.125, rel=1e-3)

@@ -142,10 +142,10 @@ def test_along_the_path_the_mobility_is_one():
 
 
 def test_timescale_ratio_uses_the_preconditioned_rate():
-    """D_y = eta C_y / 2; every mode relaxes with rate 1 for a = 1."""
+    """D_y = eta C_y / 2; every mode falls by 1 - eta per step for a = 1."""
     channel = Channel(Exponential(2.0, 8.0), transverse_directions=1)
     ratio = timescale_ratio(channel, CurvatureCovariance(0.1, 1.0, 0.6), Preconditioned(0.02))
-    assert ratio == pytest.approx(0.5 * 0.02 * 0.6 * np.log(4.0) ** 2, rel=1e-9)
+    assert ratio == pytest.approx(0.5 * 0.02 * 0.6 * np.log(4.0) ** 2 * 0.02 / -np.log1p(-0.02), rel=1e-9)
 
 
 def test_the_twin_of_a_network_can_be_preconditioned():

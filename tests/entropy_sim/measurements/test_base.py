@@ -26,10 +26,22 @@ def test_timescale_ratio_is_that_of_the_softest_steepest_place():
     # k'/k = ln(16) / 0.5 everywhere, so D (k'/k)² / k is largest at k = 2
     expected = 0.03 * (math.log(16.0) / 0.5) ** 2 / 2.0
     assert timescale_ratio(channel, Thermal(0.03), Overdamped(0.001)) == pytest.approx(expected, rel=1e-12)
-    noise, sgd = CurvatureCovariance(along_path=0.2), SGD(0.01, 0.9)
-    # one clock for both: D_y = eta C_y / (2 (1 - beta))
-    expected = 0.01 * 0.2 / (2 * 0.1) * (math.log(16.0) / 0.5) ** 2 / 2.0
-    assert timescale_ratio(channel, noise, sgd) == pytest.approx(expected, rel=1e-12)
+    noise, sgd = CurvatureCovariance(along_path=0.2), SGD(0.01)
+    # one clock for both: D_y = eta C_y / (2 (1 - beta)); a mode falls by 1 - eta k per step
+    expected = 0.01 * 0.2 / 2 * (math.log(16.0) / 0.5) ** 2 / (-math.log1p(-0.01 * 2.0) / 0.01)
+    assert timescale_ratio(channel, noise, sgd) == pytest.approx(expected, rel=1e-9)
+    # with this momentum every mode oscillates, and its amplitude falls by sqrt(beta) per step
+    expected = 0.01 * 0.2 / (2 * 0.1) * (math.log(16.0) / 0.5) ** 2 / (-0.5 * math.log(0.9) / (0.01 / 0.1))
+    assert timescale_ratio(channel, noise, SGD(0.01, 0.9)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_burn_in_is_told_in_relaxation_times():
+    channel = Channel(Exponential(2.0, 8.0), transverse_directions=1)
+    small = {"positions": (0.5, 1.0), "burn_in": 5.0, "duration": 5.0, "walkers": 4, "replicas": 1, "time_windows": 1}
+    told = MeanForce(channel, Thermal(0.01), Overdamped(0.005), **small).run()["mean_force"].attrs
+    assert told["burn_in_relaxation_times"] == pytest.approx(5.0 * 4.0)
+    told = MeanForce(channel, CurvatureCovariance(), SGD(0.05, 0.9), **small).run()["mean_force"].attrs
+    assert told["burn_in_relaxation_times"] == pytest.approx(10 * -0.5 * math.log(0.9))
 
 
 def test_every_run_reports_its_timescale_ratio():

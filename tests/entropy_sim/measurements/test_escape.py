@@ -136,7 +136,8 @@ def test_censored_walkers_are_counted_and_their_time_is_used():
     assert schema.group_faults("escape", group.to_dataset()) == []
     escaped, times = group["escaped"].values == 1, group["first_passage_time"].values
     assert 200 < group.attrs["censored"] < 1800
-    assert group.attrs["censored"] + group.attrs["effective_sample_size"] == 2000
+    assert group.attrs["censored"] + escaped.sum() == 2000
+    assert group.attrs["effective_sample_size"] == np.sum(times[escaped] > 0.1)  # those that the rate is made of
     np.testing.assert_array_equal(np.isnan(times), ~escaped)
     assert np.nanmax(times) <= 0.8
     observed = np.where(escaped, times, 0.8)
