@@ -12,7 +12,7 @@ from entropy_sim._kernels import Compiled, block_function
 from entropy_sim._random import fast_exp
 from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Floats, Landscape
-from entropy_sim.landscapes.spline import spline_through
+from entropy_sim.landscapes.spline import locate, spline_through
 
 _A = np.array([-200.0, -100.0, -170.0, 15.0])
 _a = np.array([-1.0, -1.0, -6.5, 0.7])
@@ -30,10 +30,9 @@ MINIMA_AND_SADDLES = (
     (0.2124865820, 0.2929883251),
     (0.6234994049, 0.0280377585),
 )
-_SAMPLES = 201
 
 
-# params: scale, number of samples p, then the samples' x (p) and y (p).
+# params: scale, then what `spline.locate` needs.
 @block_function
 def _gradient(theta, out, params):  # type: ignore[no-untyped-def]
     for w in range(theta.shape[1]):
@@ -48,31 +47,13 @@ def _gradient(theta, out, params):  # type: ignore[no-untyped-def]
             out[1, w] += term * (b * x + 2.0 * c * y)
 
 
-@block_function
-def _locate(theta, out, params):  # type: ignore[no-untyped-def]
-    walkers, p = theta.shape[1], int(params[1])
-    for w in range(walkers):
-        out[0, w] = np.nan
-        out[1, w] = np.inf
-    for j in range(p - 1):
-        x0, y0 = params[2 + j], params[2 + p + j]
-        dx, dy = params[3 + j] - x0, params[3 + p + j] - y0
-        square = dx * dx + dy * dy
-        for w in range(walkers):
-            x, y = theta[0, w] - x0, theta[1, w] - y0
-            u = min(max((x * dx + y * dy) / square, 0.0), 1.0)
-            distance = (x - u * dx) ** 2 + (y - u * dy) ** 2
-            closer = distance < out[1, w]
-            out[0, w] = (j + u) / (p - 1) if closer else out[0, w]
-            out[1, w] = distance if closer else out[1, w]
-
-
 @dataclass(frozen=True)
 class MullerBrown(Landscape):
     """``L = scale sum_m A_m exp(a_m (x-X_m)² + b_m (x-X_m)(y-Y_m) + c_m (y-Y_m)²)``, the standard four terms.
 
     The path is a natural cubic spline through `points`, measured by its arc length; positions are those of the nearest
-    of 200 chords. Reference: Müller, Brown, Theor. Chim. Acta 53 (1979) 75.
+    of 200 chords; beyond the ends s goes on along the first and the last.
+    Reference: Müller, Brown, Theor. Chim. Acta 53 (1979) 75.
 
     Example. Its saddles have the energies -40.665 and -72.249, its minima -146.700, -80.768 and -108.167.
     """
@@ -83,7 +64,7 @@ class MullerBrown(Landscape):
     """Factor on all energies (> 0)."""
 
     gradient: ClassVar[Compiled] = _gradient
-    locate: ClassVar[Compiled] = _locate
+    locate: ClassVar[Compiled] = locate
 
     def __post_init__(self) -> None:
         array = np.array(self.points, dtype=np.float64)
@@ -102,8 +83,7 @@ class MullerBrown(Landscape):
         return spline_through(self.points).length
 
     def params(self) -> Floats:
-        samples = self.path(np.linspace(0.0, 1.0, _SAMPLES))
-        return np.concatenate([[self.scale, _SAMPLES], samples[:, 0], samples[:, 1]])
+        return np.concatenate([[self.scale], spline_through(self.points).numbers()])
 
     def energy(self, theta: ArrayLike) -> Floats:
         x, y = np.moveaxis(np.asarray(theta, dtype=np.float64), -1, 0)

@@ -82,7 +82,7 @@ def test_timescale_ratio_of_rules_that_relax_at_the_rate_of_the_stiffness_and_of
     assert timescale_ratio(channel, noise, SGD(0.02, 0.5)) == pytest.approx(0.5 * rate * 0.6 * slope2 / heavy)
     decayed = timescale_ratio(channel, noise, SGD(0.02, 0.5, True, 3.0))
     nesterov = -np.log(np.abs(np.roots([1.0, -1.5 * (1 - 0.02 * 5), 0.5 * (1 - 0.02 * 5)])).max()) / rate
-    assert nesterov == pytest.approx(5.0, rel=0.4)
+    assert nesterov == pytest.approx(5.0, rel=0.5)
     assert decayed == pytest.approx(0.5 * rate * 0.6 * slope2 / nesterov)
     slow = timescale_ratio(channel, Thermal(0.1), Underdamped(1e-3, 0.5))  # rate gamma² / 2 in t = tau / gamma
     assert slow == pytest.approx(0.1 * slope2 / 0.125, rel=1e-3)

@@ -75,3 +75,11 @@ def test_stiffness_and_its_slope_are_those_along_the_fixed_normal():
 def test_bad_input_is_refused_by_name(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_beyond_the_ends_the_position_goes_on():
+    """Walkers there are outside the path, and must not pile up in the first and last bin of a histogram."""
+    landscape = MullerBrown()
+    ends, t = landscape.path([0.0, 1.0]), landscape.tangent([0.0, 1.0])
+    s = landscape.position(ends + 0.1 * np.array([[-1.0], [1.0]]) * t)
+    np.testing.assert_allclose(s, [-0.1 / landscape.arc_length, 1.0 + 0.1 / landscape.arc_length], rtol=1e-2)
