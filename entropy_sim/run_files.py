@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -173,8 +174,10 @@ def versions(packages: tuple[str, ...] = ()) -> str:
     return json.dumps(found)
 
 
+@functools.cache
 def git_commit() -> str:
-    """Commit of the source tree this package runs from, with "+" if it has changes, or "unknown"."""
+    """Commit of the source tree this package runs from, with "+" if it has changes, or "unknown"; asked once, because
+    it is the code that was loaded."""
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:

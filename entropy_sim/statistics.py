@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+import scipy  # its parts load when they are used
 
 from entropy_sim.errors import UserError, require
 
@@ -132,7 +132,9 @@ def student_quantile(level: float, degrees_of_freedom: Values = np.inf) -> Float
     require(0.0 < level < 1.0, "level", "a number between 0 and 1", level)
     dof = np.asarray(degrees_of_freedom, dtype=np.float64)
     upper = 0.5 * (1.0 + level)
-    return np.where(np.isinf(dof), special.ndtri(upper), special.stdtrit(np.where(np.isinf(dof), 1.0, dof), upper))
+    return np.where(
+        np.isinf(dof), scipy.special.ndtri(upper), scipy.special.stdtrit(np.where(np.isinf(dof), 1.0, dof), upper)
+    )
 
 
 def confidence_interval(
@@ -157,7 +159,9 @@ def gaussian_significance(z: Values, degrees_of_freedom: Values) -> Floats:
     z, dof = np.asarray(z, dtype=np.float64), np.asarray(degrees_of_freedom, dtype=np.float64)
     # On the side of the small tail, where the probability keeps its digits.
     return np.where(
-        np.isinf(dof), z, -np.sign(z) * special.ndtri(special.stdtr(np.where(np.isinf(dof), 1, dof), -abs(z)))
+        np.isinf(dof),
+        z,
+        -np.sign(z) * scipy.special.ndtri(scipy.special.stdtr(np.where(np.isinf(dof), 1, dof), -abs(z))),
     )
 
 
@@ -189,7 +193,7 @@ def weighted_mean(values: Values, stderr: Values, axis: int = -1) -> WeightedMea
     mean = (weight * x).sum(axis=-1) / weight.sum(axis=-1)
     chi2 = (weight * (x - mean[..., None]) ** 2).sum(axis=-1)
     dof = x.shape[-1] - 1
-    p_value = special.chdtrc(dof, chi2) if dof > 0 else np.ones_like(chi2)
+    p_value = scipy.special.chdtrc(dof, chi2) if dof > 0 else np.ones_like(chi2)
     return WeightedMean(mean, weight.sum(axis=-1) ** -0.5, chi2, dof, p_value)
 
 

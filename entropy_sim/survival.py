@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+import scipy  # its parts load when they are used
 
 from entropy_sim.errors import require
 
@@ -77,8 +77,8 @@ def exponential_rate(time: Values, event: Values, level: float = 0.95, after: fl
     if exposure <= 0.0:
         return Rate(np.nan, np.nan, np.nan, np.nan, n, exposure)
     tail = 0.5 * (1.0 - level)
-    low = float(special.chdtri(2 * n, 1.0 - tail)) / (2.0 * exposure) if n else 0.0
-    high = float(special.chdtri(2 * n + (0 if e.all() else 2), tail)) / (2.0 * exposure)
+    low = float(scipy.special.chdtri(2 * n, 1.0 - tail)) / (2.0 * exposure) if n else 0.0
+    high = float(scipy.special.chdtri(2 * n + (0 if e.all() else 2), tail)) / (2.0 * exposure)
     return Rate(n / exposure, np.sqrt(n) / exposure if n else np.nan, low, high, n, exposure)
 
 

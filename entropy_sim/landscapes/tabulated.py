@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import scipy  # its parts load when they are used
 from numba import int64, njit
 from numpy.typing import ArrayLike
-from scipy.interpolate import CubicHermiteSpline
 
 from entropy_sim._kernels import Compiled, block_function, inline
 from entropy_sim._random import FASTMATH
@@ -276,7 +276,7 @@ class Tabulated(Landscape):
     def arc_length(self) -> float:
         return float(self.knots[-1])
 
-    def _interpolant(self) -> CubicHermiteSpline:
+    def _interpolant(self) -> scipy.interpolate.CubicHermiteSpline:
         """All tables in the order of `params`, as one interpolant with values (tables,)."""
         k = len(self.stiffness[0])
         n = len(self.knots)
@@ -285,7 +285,7 @@ class Tabulated(Landscape):
         tables = np.column_stack([self.loss, np.maximum(stiffness, self.floor), noise])
         lowest = np.concatenate([[-np.inf], np.full(k + 1, self.floor), np.zeros(k + 2)])
         knots = np.asarray(self.knots, dtype=np.float64)
-        return CubicHermiteSpline(knots, tables, _slopes(knots, tables, lowest), axis=0)
+        return scipy.interpolate.CubicHermiteSpline(knots, tables, _slopes(knots, tables, lowest), axis=0)
 
     def params(self) -> Floats:
         coefficients = self._interpolant().c.transpose(2, 0, 1)  # (tables, 4, intervals)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its parts load when they are used
 import xarray as xr
-from scipy.integrate import cumulative_simpson
 
 from entropy_sim import schema
 from entropy_sim.dynamics.base import Dynamics
@@ -49,7 +49,7 @@ def exact_effective_potential(landscape: Landscape, noise: Noise, dynamics: Dyna
     variance = dynamics.variance(curvature, noise.transverse(landscape, fine))
     slope = 0.5 * (landscape.curvature_slope(fine) * variance).sum(axis=1) - noise.drift(landscape, fine)
     slope = slope * landscape.arc_length
-    return landscape.path_energy(s) + np.interp(s, fine, cumulative_simpson(slope, x=fine, initial=0.0))
+    return landscape.path_energy(s) + np.interp(s, fine, scipy.integrate.cumulative_simpson(slope, x=fine, initial=0.0))
 
 
 def is_quadratic_across(landscape: Landscape, s: Floats) -> bool:
