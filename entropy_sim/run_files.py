@@ -157,7 +157,7 @@ def config_from_file(kind: Any, path: Path) -> Any:
         if name not in found:
             raise UserError(f"--config: expected a configuration of {name} in {path}, found {', '.join(found)}")
         value = value["measurements"][found.index(name)]
-    return from_jsonable(kind, value)
+    return from_jsonable(kind, value, "--config")
 
 
 # --- provenance -----------------------------------------------------------------------------------------------------

@@ -118,7 +118,10 @@ class Measurement:
                 dynamics=type(self.dynamics).__name__,
                 time_step=steps[0] if len(steps) == 1 else steps,
                 clock=self.dynamics.clock,
-                timescale_ratio=max(timescale_ratio(one.landscape, one.noise, one.dynamics) for one in settings),
+                # The largest that is defined; NaN only where none is.
+                timescale_ratio=float(
+                    np.fmax.reduce([timescale_ratio(one.landscape, one.noise, one.dynamics) for one in settings])
+                ),
             )
         )
         return tree
