@@ -18,7 +18,9 @@ from entropy_sim import (
 )
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import Exponential, Quadratic
+from entropy_sim.measurements import Escape
 from entropy_sim.measurements.base import timescale_ratio
+from entropy_sim.scan import Scan
 
 
 def test_timescale_ratio_is_that_of_the_softest_steepest_place():
@@ -98,3 +100,11 @@ def test_autocorrelation_time_of_a_relaxation_is_that_of_the_distance():
 def test_threads_are_checked():
     with pytest.raises(UserError, match="threads: expected a positive number, found 0"):
         Profile().run(threads=0)
+
+
+def test_a_scan_reports_the_largest_timescale_ratio_that_is_defined(monkeypatch):
+    ratios = iter([math.nan, 0.1])
+    monkeypatch.setattr("entropy_sim.measurements.base.timescale_ratio", lambda *system: next(ratios))
+    scan = Scan("temperature", (0.01, 0.02))
+    run = Escape(replicas=4, duration=1.0, scan=scan).run()
+    assert run.attrs["timescale_ratio"] == 0.1
