@@ -44,6 +44,11 @@ class Network(Protocol):
     def scale_invariant(self, module: nn.Module) -> list[str]: ...
 
 
+#: What the command line offers; in Python any object with the methods of `DataSet` and `Network` will do.
+AnyData = Digits
+AnyNetwork = ResNet
+
+
 class AnyExperiment(Protocol):
     """What training, path finding and measuring need: `Experiment`, or a user's own picklable class like it."""
 
@@ -75,8 +80,8 @@ class Experiment:
     with the methods of `Network`, own data as one with those of `DataSet`.
     """
 
-    data: Digits = field(default_factory=Digits)
-    network: ResNet = field(default_factory=ResNet)
+    data: AnyData = field(default_factory=Digits)
+    network: AnyNetwork = field(default_factory=ResNet)
     group_size: int = 16
     loss: Literal["cross_entropy", "squared"] = "cross_entropy"
 
