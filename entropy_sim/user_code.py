@@ -10,17 +10,12 @@ and `p` may be left out of the first. Which form it is, is seen by the number of
 
 What is compiled from text has no file of its own that numba's cache could watch (and a user's file may import others),
 so it is compiled in every process, which takes about a second; nothing stale is ever run.
-
-A configuration that is read back runs the text it holds if the file is gone: it is a program. A file that is there but
-is no longer the same is refused.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
-import linecache
 import re
 import types
 from collections.abc import Callable
@@ -35,42 +30,7 @@ from numba.core.errors import NumbaError
 
 from entropy_sim._kernels import _BLOCK, _OPTIONS, _VECTOR, Compiled
 from entropy_sim.errors import UserError
-
-
-def sha256(text: str) -> str:
-    """SHA-256 of a text in UTF-8, hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def settle(option: str, file: str, known: str, text: str) -> tuple[str, str]:
-    """SHA-256 and text of `file`: as it is now, or, where it is gone, as a configuration kept it.
-
-    known: the SHA-256 that a configuration names, or "" to take the file as it is. Raises UserError, naming the
-    option, for a file that cannot be read or that is not the one of the configuration.
-    """
-    path = Path(named(file, "")[0])
-    if path.is_file():
-        try:
-            found = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{option}: expected a readable Python file, found {path} ({error})") from error
-        if known not in ("", sha256(found)):
-            raise UserError(
-                f"{option}: expected {path} as the configuration knows it (SHA-256 {known[:12]}…), found it changed "
-                f"({sha256(found)[:12]}…); without --config it is taken as it is now, and moved away, as it was then"
-            )
-        return sha256(found), found
-    if not text:
-        raise UserError(f"{option}: expected a Python file, found no file {path}")
-    if known not in ("", sha256(text)):
-        raise UserError(f"{option}: expected the text of SHA-256 {known[:12]}… for {path}, found {sha256(text)[:12]}…")
-    return sha256(text), text
-
-
-def named(file: str, default: str) -> tuple[str, str]:
-    """`path.py:name` as (path, name), and `path.py` as (path, default)."""
-    path, colon, name = file.rpartition(":")
-    return (path, name) if colon and name.isidentifier() else (file, default)
+from entropy_sim.user_file import execute, line_of, one_line
 
 
 @functools.lru_cache(maxsize=64)
@@ -92,10 +52,8 @@ class UserModule:
 
     def __init__(self, option: str, file: str, text: str) -> None:
         self.option, self.file = option, file
-        name = str(Path(file))
-        # Tracebacks and numba's messages quote the text that is run, not what the file may hold by now.
-        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-        plain, self.globals = self._execute(text, name), self._execute(text, name)
+        # Once as it stands, once to be compiled.
+        plain, self.globals = execute(option, file, text), execute(option, file, text)
         self._python: dict[str, Callable[..., Any]] = {}
         self._blocks: dict[tuple[str, int, int, int], Compiled] = {}
         for key, value in list(self.globals.items()):
@@ -105,29 +63,8 @@ class UserModule:
                 # Compiled functions can only call compiled ones; nothing is compiled before it is called.
                 self.globals[key] = njit(**_OPTIONS)(function)
 
-    def _execute(self, text: str, name: str) -> dict[str, Any]:
-        """What the text defines: once as it stands, once to be compiled."""
-        found: dict[str, Any] = {"__name__": "entropic_user_file", "__file__": name}
-        try:
-            exec(compile(text, name, "exec"), found)
-        except SyntaxError as error:
-            message = f"expected Python in {self.file}, found a syntax error in line {error.lineno}: {error.msg}"
-            raise self._error(message) from None
-        except Exception as error:
-            message = f"expected {self.file} to load, found {type(error).__name__}{self._line(error)}: {error}"
-            raise self._error(message) from error
-        return found
-
     def _error(self, message: str) -> UserError:
-        return UserError(" ".join(f"{self.option}: {message}".split()))
-
-    def _line(self, error: BaseException) -> str:
-        trace, line = error.__traceback__, None
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename == str(Path(self.file)):
-                line = trace.tb_lineno
-            trace = trace.tb_next
-        return f" in line {line}" if line else ""
+        return one_line(self.option, message)
 
     def has(self, name: str) -> bool:
         """Whether the file defines a function of this name."""
@@ -149,9 +86,9 @@ class UserModule:
         except NumbaError as error:
             raise self._does_not_compile(name, error) from None
         except Exception as error:
-            raise self._error(
-                f"expected {name} of {self.file} to work, found {type(error).__name__}{self._line(error)}: {error}"
-            ) from error
+            where = line_of(error, self.file)
+            message = f"expected {name} of {self.file} to work, found {type(error).__name__}{where}: {error}"
+            raise self._error(message) from error
 
     def arguments(self, name: str) -> int:
         """Number of arguments the function takes."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from entropy_sim import user_code
+from entropy_sim import user_code, user_file
 from entropy_sim._kernels import Compiled, evaluate
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes.base import Floats, Landscape, column
@@ -60,7 +60,7 @@ class Custom(Landscape):
     locate: ClassVar[Compiled] = locate
 
     def __post_init__(self) -> None:
-        digest, text = user_code.settle("landscape.file", self.file, self.sha256, self.text)
+        digest, text = user_file.settle("landscape.file", self.file, self.sha256, self.text)
         object.__setattr__(self, "sha256", digest)
         object.__setattr__(self, "text", text)
         require(bool(np.isfinite(self.parameters).all()), "landscape.parameters", "finite numbers", self.parameters)

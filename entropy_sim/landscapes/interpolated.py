@@ -190,7 +190,7 @@ class FromFile(Spline):
     """Text of the file, which a configuration keeps; read when the file is gone."""
 
     def __post_init__(self) -> None:
-        from entropy_sim.user_code import settle
+        from entropy_sim.user_file import settle
 
         found, text = settle("file", self.file, self.sha256, self.text)
         object.__setattr__(self, "sha256", found)
@@ -200,7 +200,8 @@ class FromFile(Spline):
     @functools.cached_property
     def table(self) -> Interpolated:
         """The same in numbers."""
-        from entropy_sim.user_code import load, named
+        from entropy_sim.user_code import load
+        from entropy_sim.user_file import named
 
         path, name = named(self.file, "shape")
         module = load("file", path, self.text)

@@ -18,7 +18,7 @@ import numpy as np
 from numba import int64, njit
 from numpy.typing import ArrayLike
 
-from entropy_sim import user_code
+from entropy_sim import user_code, user_file
 from entropy_sim._kernels import _NOISE, _OPTIONS, Compiled, evaluate, noise_function
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes._shapes import FLAT, shape_into
@@ -243,7 +243,7 @@ class _FromFile(Noise):
     _weight: float = 0.0
 
     def __post_init__(self) -> None:
-        digest, text = user_code.settle("noise.file", self.file, self.sha256, self.text)
+        digest, text = user_file.settle("noise.file", self.file, self.sha256, self.text)
         object.__setattr__(self, "sha256", digest)
         object.__setattr__(self, "text", text)
         require(bool(np.isfinite(self.parameters).all()), "noise.parameters", "finite numbers", self.parameters)
