@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from entropy_sim.errors import UserError
-from nn_experiments import datasets
-from nn_experiments.datasets import Digits, stratified_split
+from nn_experiments.datasets import Digits, digits, stratified_split
 
 
 def test_digits():
@@ -65,12 +64,12 @@ def test_missing_scikit_learn(monkeypatch):
             raise ImportError(name)
         return real(name, *arguments, **options)
 
-    datasets._digits.cache_clear()
+    digits._digits.cache_clear()
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(UserError, match=r'pip install -e "\.\[nn\]"'):
         Digits().load()
     monkeypatch.undo()
-    datasets._digits.cache_clear()
+    digits._digits.cache_clear()
 
 
 def test_bad_options():
