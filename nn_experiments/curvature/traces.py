@@ -1,0 +1,96 @@
+"""Traces by Hutchinson's estimator, and the norm correction of scale-invariant blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from entropy_sim.errors import require
+from nn_experiments.curvature.estimate import Estimate
+from nn_experiments.curvature.operators import HessianOperator
+from nn_experiments.objective import Objective
+
+
+class Traces(NamedTuple):
+    """Tr H; Tr(Q H), transverse to the tangent; Σ_l ‖w_l‖² Tr H_ll over the scale-invariant blocks."""
+
+    trace: Estimate
+    transverse: Estimate
+    normalized: Estimate
+
+
+def block_norms(objective: Objective, theta: Tensor, names: Sequence[str]) -> Tensor:
+    """Diagonal (D,) that holds ‖w_l‖² on every entry of each named parameter w_l and 0 elsewhere.
+
+    Raises UserError for a name that is not one of the module's parameters.
+    """
+    blocks = objective.blocks()
+    unknown = sorted(set(names) - set(blocks))
+    require(not unknown, "scale_invariant", f"names among {', '.join(blocks)}", ", ".join(unknown))
+    diagonal = torch.zeros_like(theta)
+    for name in names:
+        diagonal[blocks[name]] = theta[blocks[name]].square().sum()
+    return diagonal
+
+
+class Hutchinson:
+    """Traces from a fixed budget of K probes (K, D) with E z zᵀ = 1: Tr(A H) = E zᵀ A H z.
+
+    The full batch is split into `parts` of whole groups, as equal as they can be, and probe k sees part k mod `parts`
+    only: at the cost of K/parts products with the full Hessian the estimate is unbiased for the full batch, and its
+    standard error contains that of the data. `parts=1` is the plain estimator. K must be a multiple of `parts`.
+    A Rademacher probe has the variance 2 Σ_{i≠j} H_ij².
+    Reference: Hutchinson, Commun. Stat. Simul. Comput. 18 (1989) 1059.
+    """
+
+    def __init__(self, objective: Objective, probes: Tensor, parts: int = 1, *, chunk: int = 512) -> None:
+        group = objective.group_size or 1
+        groups = len(objective.full_batch()) // group
+        require(1 <= parts <= groups, "parts", f"1…{groups}, the number of groups of data", parts)
+        require(len(probes) % parts == 0, "probes", f"a multiple of the {parts} parts of the data", len(probes))
+        self.objective, self.probes, self.chunk = objective, probes, chunk
+        split = torch.tensor_split(objective.full_batch().view(groups, group), parts)
+        self.parts = [part.reshape(-1) for part in split]
+        shares = torch.tensor([len(part) for part in self.parts], dtype=torch.float64) * (parts / (groups * group))
+        self._weights = shares.repeat(len(probes) // parts) / len(probes)
+
+    def traces(self, theta: Tensor, tangent: Tensor, norms: Tensor) -> Traces:
+        """Tr H, Tr(Q H) and Tr(S H) at theta for a unit tangent t and a diagonal S = `norms`, all (D,)."""
+        forms = self._forms(theta, lambda z: z, _off(tangent), lambda z: norms.double() * z)
+        return Traces(*map(self._mean, forms))
+
+    def slope(self, theta: Tensor, tangent: Tensor, step: float) -> Estimate:
+        """Tr(Q ∂_t H), ∂_t H ≈ [H(θ + ε t) − H(θ − ε t)] / 2ε with ε = `step`; both sides see the same probes.
+
+        The error of the difference is O(ε²). A finite ε on purpose: with ReLU the Hessian jumps where a unit switches,
+        and a third derivative misses the jumps.
+        """
+        require(step > 0, "slope_step", "a positive number", step)
+        (above,), (below,) = (self._forms(theta + sign * step * tangent, _off(tangent)) for sign in (1, -1))
+        return self._mean((above - below) / (2 * step))
+
+    def _forms(self, theta: Tensor, *left: Callable[[Tensor], Tensor]) -> Tensor:
+        """zᵀ A H z of each probe for each A, given as z → Aᵀ z on rows; H is that of the probe's part. (A, K)."""
+        forms = torch.empty(len(left), len(self.probes), dtype=torch.float64)
+        for p, part in enumerate(self.parts):
+            probes = self.probes[p :: len(self.parts)]
+            images = HessianOperator(self.objective, theta, part, chunk=self.chunk)(probes).double()
+            for form, a in zip(forms, left, strict=True):
+                form[p :: len(self.parts)] = (a(probes.double()) * images).sum(-1).cpu()
+        return forms
+
+    def _mean(self, samples: Tensor) -> Estimate:
+        mean, number = (self._weights * samples).sum(), len(samples)
+        square = (self._weights * (samples - mean)).square().sum()
+        stderr = math.sqrt(float(square) * number / (number - 1)) if number > 1 else math.nan
+        return Estimate(float(mean), stderr)
+
+
+def _off(tangent: Tensor) -> Callable[[Tensor], Tensor]:
+    """z → Q z on rows."""
+    t = tangent.double()
+    return lambda z: z - (z @ t)[:, None] * t
