@@ -31,7 +31,12 @@ T = TypeVar("T")
 
 
 def to_jsonable(value: Any) -> Any:
-    """A configuration as plain JSON types; every dataclass carries its class name under "type"."""
+    """A configuration as plain JSON types; every dataclass carries its class name under "type".
+
+    An object that is not made of plain values (a live network, say) says by its `jsonable()` what is to stand for it.
+    """
+    if hasattr(value, "jsonable") and not isinstance(value, type):
+        return to_jsonable(value.jsonable())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"type": type(value).__name__, **fields}

@@ -3,6 +3,7 @@ path and measured."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -135,8 +136,11 @@ def evaluate(
     """Loss and error of `theta` (D,) on one split.
 
     mode "batch": normalised in groups, as trained and measured (whole groups only). mode "evaluation": standard
-    inference, the running statistics estimated anew on the training set at this theta.
+    inference, the running statistics estimated anew on the training set at this theta. A split for which the
+    experiment has no data (one that names its `splits`) gives nan.
     """
+    if split not in getattr(experiment, "splits", (split,)):
+        return Evaluation(math.nan, math.nan)
     objective = experiment.objective(split, mode=mode)
     if mode == "evaluation":
         train = experiment.objective("train", mode="batch")
