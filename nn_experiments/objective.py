@@ -180,18 +180,18 @@ class Objective:
         outputs = self.module(interleaved)
         return outputs.view(group, self._groups, *outputs.shape[1:]).transpose(0, 1).reshape(outputs.shape)
 
-    def loss_at(self, indices: Tensor, targets: Tensor | None = None) -> Tensor:
-        """The loss of a batch at the loaded parameters, with its graph; `targets` replaces the data's own."""
+    def loss_at(self, indices: Tensor, targets: Tensor | None = None, inputs: Tensor | None = None) -> Tensor:
+        """The loss of a batch at the loaded parameters, with its graph; `targets`, `inputs` replace the data's own."""
         own = self.targets[indices] if targets is None else targets
-        return self.loss(self.forward(self.inputs[indices]), own)
+        return self.loss(self.forward(self.inputs[indices] if inputs is None else inputs), own)
 
     def value_and_gradient(
-        self, theta: Tensor, indices: Tensor, targets: Tensor | None = None
+        self, theta: Tensor, indices: Tensor, targets: Tensor | None = None, inputs: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Loss (scalar) and gradient (D,) of a batch at `theta`. The gradient is overwritten by the next call."""
         self._theta.copy_(theta)
         self._gradient.zero_()
-        loss = self.loss_at(indices, targets)
+        loss = self.loss_at(indices, targets, inputs)
         loss.backward()
         return loss.detach(), self._gradient
 
