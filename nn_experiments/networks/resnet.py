@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from entropy_sim.errors import require
-
-Normalization = Literal["batch", "group", "none"]
-
-#: Groups of channels in `normalization="group"`; the width must be a multiple.
-CHANNEL_GROUPS = 4
-
-
-def _normalization(kind: Normalization, channels: int) -> nn.Module:
-    if kind == "batch":
-        return nn.BatchNorm2d(channels)
-    if kind == "group":
-        return nn.GroupNorm(CHANNEL_GROUPS, channels)
-    return nn.Identity()
-
-
-def _convolution(channels_in: int, channels_out: int, stride: int, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=bias)
+from nn_experiments.networks._layers import (
+    PHRASES,
+    Normalization,
+    apart_from_the_global_generator,
+    convolution,
+    initialise,
+    normalization_layer,
+    require_normalization,
+    require_width,
+)
 
 
 class Block(nn.Module):
@@ -35,17 +27,18 @@ class Block(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int, normalization: Normalization) -> None:
         super().__init__()
         bias = normalization == "none"
-        self.conv1 = _convolution(channels_in, channels_out, stride, bias)
-        self.norm1 = _normalization(normalization, channels_out)
-        self.conv2 = _convolution(channels_out, channels_out, 1, bias)
-        self.norm2 = _normalization(normalization, channels_out)
-        self.stride, self.padding = stride, (channels_out - channels_in) // 2
+        self.conv1 = convolution(channels_in, channels_out, stride=stride, bias=bias)
+        self.norm1 = normalization_layer(normalization, channels_out)
+        self.conv2 = convolution(channels_out, channels_out, bias=bias)
+        self.norm2 = normalization_layer(normalization, channels_out)
+        new = channels_out - channels_in
+        self.stride, self.padding = stride, (new // 2, new - new // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out))
-        if self.padding:
-            x = F.pad(x[..., :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
+        if any(self.padding):
+            x = F.pad(x[..., :: self.stride, :: self.stride], (0, 0, 0, 0, *self.padding))
         return F.relu(out + x)
 
 
@@ -54,8 +47,8 @@ class ResNetModule(nn.Module):
 
     def __init__(self, channels: int, classes: int, blocks: int, width: int, normalization: Normalization) -> None:
         super().__init__()
-        self.stem = _convolution(channels, width, 1, normalization == "none")
-        self.stem_norm = _normalization(normalization, width)
+        self.stem = convolution(channels, width, bias=normalization == "none")
+        self.stem_norm = normalization_layer(normalization, width)
         stages: list[nn.Module] = []
         channels_in = width
         for stage in range(3):
@@ -74,14 +67,18 @@ class ResNetModule(nn.Module):
 
 @dataclass(frozen=True)
 class ResNet:
-    """ResNet-`depth` with `width`, 2 `width` and 4 `width` channels, depth = 6 n + 2 with n blocks in each stage.
+    """ResNet-`depth` of He et al. for small images, e.g. 20, 32, 44 or 56 with width 16 for CIFAR.
 
-    normalization: "batch", "group" (4 groups of channels) or "none" (then the convolutions have biases).
+    Three stages of n blocks, depth = 6 n + 2, with `width`, 2 `width` and 4 `width` channels; shortcuts without
+    parameters (option A).
     """
 
     depth: int = 8
+    """Number of layers with weights, 6 n + 2: 8, 14, 20, …"""
     width: int = 8
+    """Channels of the first stage; 16 in the paper."""
     normalization: Normalization = "batch"
+    """After every convolution; group: 4 groups of channels; layer: all channels and pixels of an image."""
 
     def __post_init__(self) -> None:
         require(
@@ -90,45 +87,25 @@ class ResNet:
             "6 n + 2 (8, 14, 20, …)",
             self.depth,
         )
-        require(
-            self.normalization in ("batch", "group", "none"),
-            "network.normalization",
-            "batch, group or none",
-            self.normalization,
-        )
-        multiple = CHANNEL_GROUPS if self.normalization == "group" else 2
-        require(
-            self.width >= 2 and self.width % multiple == 0,
-            "network.width",
-            f"a positive multiple of {multiple}",
-            self.width,
-        )
+        require_normalization(self.normalization, "batch", "group", "layer", "none")
+        require_width("network.width", self.width, self.normalization)
 
     @property
     def name(self) -> str:
         """One phrase for reports and figures."""
-        norm = {"batch": "BatchNorm", "group": "GroupNorm", "none": "no normalisation"}[self.normalization]
-        return f"ResNet-{self.depth} of width {self.width} with {norm}"
+        return f"ResNet-{self.depth} of width {self.width} with {PHRASES[self.normalization]}"
 
-    def build(self, channels: int, classes: int, generator: torch.Generator | None = None) -> nn.Module:
-        """The module for inputs (batch, channels, height, width) and `classes` outputs.
+    def build(
+        self, channels: int, classes: int, generator: torch.Generator | None = None, size: tuple[int, ...] = ()
+    ) -> nn.Module:
+        """The module for inputs (batch, channels, height, width) of any size and `classes` outputs.
 
         Convolutions: normal of variance 2/fan_out (He et al., ICCV 2015); linear map: uniform in ±1/√fan_in; norms:
         weight 1, bias 0. All drawn from `generator` (default: a fresh one, seed 0), never from the global one.
         """
-        generator = torch.Generator().manual_seed(0) if generator is None else generator
-        with torch.random.fork_rng(devices=[]):
+        with apart_from_the_global_generator():
             module = ResNetModule(channels, classes, (self.depth - 2) // 6, self.width, self.normalization)
-        with torch.no_grad():
-            for m in module.modules():
-                if isinstance(m, nn.Conv2d):
-                    nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-                    if m.bias is not None:
-                        m.bias.zero_()
-                elif isinstance(m, nn.Linear):
-                    bound = m.in_features**-0.5
-                    m.weight.uniform_(-bound, bound, generator=generator)
-                    m.bias.uniform_(-bound, bound, generator=generator)
+        initialise(module, generator)
         return module
 
     def scale_invariant(self, module: nn.Module) -> list[str]:
