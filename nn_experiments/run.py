@@ -1,7 +1,8 @@
-"""A network run in a directory: train → path → profile, mean force, relaxation; each stage done once and kept.
+"""A network run in a directory: train → path → profile, mean force, relaxation, escape; each stage done once and kept.
 
     OUT/checkpoints/minimum_0.safetensors, minimum_1.safetensors, path.safetensors (each with a JSON record)
     OUT/network.nc                                                                  grows by a group per stage
+    OUT/unfinished/                                            states of stages that were interrupted in the middle
 
 A stage is identified by its own configuration and those of the stages before it. Starting again goes on from what is
 there; what another configuration made is refused unless `overwrite` says otherwise.
@@ -9,6 +10,7 @@ there; what another configuration made is refused unless `overwrite` says otherw
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,12 +26,16 @@ from entropy_sim import path_geometry, schema
 from entropy_sim.errors import UserError, require
 from entropy_sim.run_files import config_json, provenance, read_tree, writable, write_tree
 from nn_experiments import checkpoints
-from nn_experiments.experiment import Experiment
+from nn_experiments.device import OnDevice, describe, resolve
+from nn_experiments.experiment import AnyExperiment, Experiment, evaluate
 from nn_experiments.measurements.mean_force import MeanForce
 from nn_experiments.measurements.profile import Profile
 from nn_experiments.measurements.relaxation import Relaxation
-from nn_experiments.paths.autoneb import AutoNEB, AutoNEBResult
+from nn_experiments.own import FileExperiment, ModuleExperiment
+from nn_experiments.objective import Evaluation
+from nn_experiments.paths.autoneb import AutoNEB
 from nn_experiments.paths.band import Band
+from nn_experiments.paths.base import PathResult
 from nn_experiments.paths.linear import linear
 from nn_experiments.train import Trained, Training
 from nn_experiments.workers import Workers, one_thread
@@ -42,11 +48,16 @@ GROUPS = {"path": "path", "profile": "profile", "mean-force": "mean_force", "rel
 
 @dataclass(frozen=True)
 class NetworkRun:
-    """Two minima of one network, the minimum-energy path between them, and what is measured on it."""
+    """Two minima of one network, the minimum-energy path between them, and what is measured on it.
 
-    experiment: Experiment = field(default_factory=Experiment)
+    From Python, the experiment may be any `AnyExperiment`, such as a `ModuleExperiment` of live objects.
+    """
+
+    experiment: Experiment | FileExperiment = field(default_factory=Experiment)
     seeds: tuple[int, int] = (0, 1)
     """Seeds of the two minima: initial parameters and order of the data."""
+    checkpoints: tuple[str, ...] = ()
+    """Two safetensors files with the parameters of the minima, instead of training them."""
     training: Training = field(default_factory=Training)
     path: AutoNEB = field(default_factory=AutoNEB)
     profile: Profile = field(default_factory=Profile)
@@ -56,10 +67,15 @@ class NetworkRun:
     def __post_init__(self) -> None:
         require(self.seeds[0] != self.seeds[1], "seeds", "two different numbers", self.seeds)
         require(min(self.seeds) >= 0, "seeds", "numbers >= 0", self.seeds)
+        require(len(self.checkpoints) in (0, 2), "checkpoints", "two files or none", self.checkpoints)
 
     def stage_config(self, stage: Stage) -> str:
         """The part of the configuration that a stage's results depend on, as JSON."""
-        parts: dict[str, Any] = {"experiment": self.experiment, "seeds": self.seeds, "training": self.training}
+        parts: dict[str, Any] = {"experiment": self.experiment}
+        if self.checkpoints:
+            parts["minima"] = [_checksum(Path(c)) for c in self.checkpoints]
+        else:
+            parts |= {"seeds": self.seeds, "training": self.training}
         if stage != "train":
             parts["path"] = self.path
         if stage in ("profile", "mean-force", "relaxation"):
@@ -74,22 +90,31 @@ class NetworkRun:
         stage: Stage = "all",
         overwrite: bool = False,
         processes: int | None = None,
+        device: str = "cpu",
         report: Callable[[str], None] = print,
     ) -> xr.DataTree | None:
         """Do `stage` and whatever it needs that is not there yet; the run so far, None after training alone.
 
-        report: told in a line about each stage, done or found. Raises UserError for results of another configuration
-        (without `overwrite`), and for whatever a stage refuses.
+        processes: None means one per core on the CPU; an accelerator is used by this process alone. report: told in a
+        line about each stage, done or found. Raises UserError for results of another configuration (without
+        `overwrite`), for a device that is not there, and for whatever a stage refuses.
         """
-        return _Directory(self, Path(out), overwrite, report).do(stage, processes)
+        found = resolve(device)
+        own: Any = self.experiment
+        if found.type != "cpu" or (isinstance(own, ModuleExperiment) and own.only_here):
+            processes = 1
+        return _Directory(self, Path(out), overwrite, report, found).do(stage, processes)
 
 
 class _Directory:
     """The files of one run, and the stages that make them."""
 
-    def __init__(self, config: NetworkRun, out: Path, overwrite: bool, report: Callable[[str], None]) -> None:
-        self.config, self.out, self.overwrite, self.report = config, out, overwrite, report
+    def __init__(
+        self, config: NetworkRun, out: Path, overwrite: bool, report: Callable[[str], None], device: torch.device
+    ) -> None:
+        self.config, self.out, self.overwrite, self.report, self.device = config, out, overwrite, report, device
         self.dataset_path = out / "network.nc"
+        self.experiment: AnyExperiment = OnDevice(config.experiment, str(device))
         self.objective = config.experiment.objective()
 
     # --- what is there ----------------------------------------------------------------------------------------------
@@ -158,20 +183,36 @@ class _Directory:
         return self.tree()
 
     def _train(self, workers: Workers) -> None:
-        units = [(self.config.training, self.config.experiment, seed) for seed in self.config.seeds]
+        if self.config.checkpoints:
+            return self._take()
+        units = [(self.config.training, self.experiment, seed) for seed in self.config.seeds]
         for i, trained in enumerate(workers.map(_train_unit, units, "training")):
-            scores = {
-                "train_loss": trained.train.loss,
-                "train_error": trained.train.error,
-                "test_error_batch": trained.test.error,
-                "test_error": trained.test_inference.error,
-            }
-            record = {"config": self.config.stage_config("train"), "seed": trained.seed, "scores": scores}
-            checkpoints.save(self.checkpoint(f"minimum_{i}"), self.objective, trained.theta, record)
-            self.report(
-                f"train: seed {trained.seed}, training loss {trained.train.loss:.2g}, "
-                f"test accuracy {100 * (1 - trained.test_inference.error):.1f} %"
-            )
+            found = (trained.train, trained.test, trained.test_inference)
+            self._save_minimum(i, trained.theta, found, seed=trained.seed)
+
+    def _take(self) -> None:
+        """The minima from the user's checkpoints."""
+        for i, path in enumerate(self.config.checkpoints):
+            theta = checkpoints.load_parameters(path, self.objective)
+            train = evaluate(self.experiment, theta, "train")
+            test, inference = (evaluate(self.experiment, theta, "test", mode) for mode in ("batch", "evaluation"))
+            self._save_minimum(i, theta, (train, test, inference), taken_from=Path(path).name)
+
+    def _save_minimum(
+        self, i: int, theta: Tensor, found: tuple[Evaluation, Evaluation, Evaluation], **origin: Any
+    ) -> None:
+        train, test, inference = found
+        scores = {
+            "train_loss": train.loss,
+            "train_error": train.error,
+            "test_error_batch": test.error,
+            "test_error": inference.error,
+        }
+        record = {"config": self.config.stage_config("train"), **origin, "scores": scores}
+        checkpoints.save(self.checkpoint(f"minimum_{i}"), self.objective, theta, record)
+        tested = "" if np.isnan(inference.error) else f", test accuracy {100 * (1 - inference.error):.1f} %"
+        label = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in origin.items())
+        self.report(f"train: {label}, training loss {train.loss:.2g}{tested}")
 
     def _ends(self) -> Tensor:
         return torch.stack([checkpoints.load(self.checkpoint(f"minimum_{i}"), self.objective)[0] for i in (0, 1)])
@@ -190,7 +231,7 @@ class _Directory:
             f"(straight line {straight:.2g}){'' if found.converged else ', not converged'}"
         )
 
-    def _path_group(self, found: AutoNEBResult) -> xr.Dataset:
+    def _path_group(self, found: PathResult) -> xr.Dataset:
         return schema.make(
             "path",
             {
@@ -200,9 +241,9 @@ class _Directory:
                 "perpendicular_gradient_norm": (("s",), found.perpendicular_gradient_norm),
             },
             {
-                "finder": "AutoNEB",
+                "finder": found.finder,
                 "converged": int(found.converged),
-                "samples_between": self.config.path.samples_between,
+                "samples_between": found.samples_between,
                 "highest_loss_per_cycle": np.array(found.history.highest_loss),
                 "pivots_per_cycle": np.array(found.history.pivots),
             },
@@ -210,14 +251,14 @@ class _Directory:
 
     def _measure(self, stage: Stage, workers: Workers) -> None:
         points, _ = checkpoints.load(self.checkpoint("path"), self.objective)
-        experiment = self.config.experiment
+        device = str(self.device)
         if stage == "profile":
             paths = {"neb": points, "line": linear(points[[0, -1]], self.config.profile.points)}
-            group = self.config.profile.run(experiment, paths, workers)
+            group = self.config.profile.run(self.experiment, paths, workers, device)
         elif stage == "mean-force":
-            group = self.config.mean_force.run(experiment, points, workers)
+            group = self.config.mean_force.run(self.experiment, points, workers, device)
         else:
-            group = self.config.relaxation.run(experiment, points, workers)
+            group = self.config.relaxation.run(self.experiment, points, workers, device)
         self._write(stage, group)
         self.report(f"{stage}: done")
 
@@ -238,13 +279,17 @@ class _Directory:
             noise=f"minibatch, B = {config.mean_force.noise.batch_size}",
             seed=config.mean_force.seed,
             threads=1,
-            device="cpu",
+            device=describe(self.device),
             packages=("torch", "torchvision", "scikit-learn"),
             normalization_mode=self.objective.mode,
             group_size=self.objective.group_size or 0,
             parameters=self.objective.dimension,
             training_samples=self.objective.size,
-            training_seeds=np.array(config.seeds),
+            **(
+                {"minima": list(config.checkpoints)}
+                if config.checkpoints
+                else {"training_seeds": np.array(config.seeds)}
+            ),
             **self._scores(),
         )
         write_tree(tree, self.dataset_path)
@@ -254,9 +299,16 @@ class _Directory:
         return {f"minima_{name}": np.array([r[name] for r in records]) for name in records[0]}
 
 
-def _train_unit(unit: tuple[Training, Experiment, int]) -> Trained:
+def _train_unit(unit: tuple[Training, AnyExperiment, int]) -> Trained:
     training, experiment, seed = unit
     return training.run(experiment, seed, progress=False)
+
+
+def _checksum(path: Path) -> str:
+    """SHA-256 of a user's checkpoint, which stands for it in a stage's configuration."""
+    if not path.is_file():
+        raise UserError(f"checkpoints: expected a safetensors file, found no file {path}")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _recorded(path: Path) -> str | None:

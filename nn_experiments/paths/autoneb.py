@@ -14,70 +14,71 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from entropy_sim import path_geometry
-from entropy_sim.errors import UserError, require
+from entropy_sim.errors import require
 from entropy_sim.path_geometry import Array
+from nn_experiments.paths.base import (
+    Evaluate,
+    Floats,
+    History,
+    PathResult,
+    ValueAndGradient,
+    checked_chain,
+    finite,
+    like,
+    measured,
+    numbers,
+    sample,
+)
 from nn_experiments.paths.linear import linear
-
-Floats = npt.NDArray[np.float64]
-ValueAndGradient = Callable[[Array], tuple[Array, Array]]
-Evaluate = Callable[[Array], Array]
-
-
-@dataclass(frozen=True)
-class History:
-    """What happened: per step over the inner pivots (minibatch losses), per cycle over the densely sampled path.
-
-    The first entry of the per-cycle lists is the straight line, before any step."""
-
-    mean_loss: list[float] = field(default_factory=list)
-    highest_pivot_loss: list[float] = field(default_factory=list)
-    highest_loss: list[float] = field(default_factory=list)
-    arc_length: list[float] = field(default_factory=list)
-    pivots: list[int] = field(default_factory=list)
+from nn_experiments.paths.resume import Content, Resume
 
 
 @dataclass(frozen=True)
 class AutoNEBState:
-    """The band after `cycles_done` cycles: what the callback is given, and what `run(start=…)` goes on from.
+    """The band after `cycles_done` cycles and `step` steps of the next: what `run(start=…)` and a file go on from.
 
     points: (P, D). places: where along the path (0…1) each pivot is kept, (P,). loss_scale: highest minus lowest loss
-    of the straight line. No velocity outlives a cycle."""
+    of the straight line. velocity: (P - 2, D) within a cycle, None between two: no velocity outlives a cycle."""
 
     points: Array
     places: Floats
     loss_scale: float
     cycles_done: int
     history: History
+    step: int = 0
+    velocity: Array | None = None
 
     @property
     def steps_done(self) -> int:
         """Steps so far: where a caller's stream of minibatches goes on."""
         return len(self.history.mean_loss)
 
+    @property
+    def where(self) -> str:
+        """In words."""
+        return f"cycle {self.cycles_done + 1}, step {self.step + 1}" if self.step else f"{self.cycles_done} cycles"
 
-@dataclass(frozen=True)
-class AutoNEBResult:
-    """A minimum-energy path. points: (P, D), the first and last are the ends; the rest is float64 numpy, (P,).
+    def content(self) -> Content:
+        """As arrays and plain JSON."""
+        arrays = (
+            {"points": self.points} if self.velocity is None else {"points": self.points, "velocity": self.velocity}
+        )
+        rest: dict[str, Any] = {"places": self.places.tolist(), "loss_scale": self.loss_scale, "step": self.step}
+        return arrays, {**rest, "cycles_done": self.cycles_done, "history": asdict(self.history)}
 
-    losses: at the pivots. loss_between: highest sampled loss from each pivot up to the next, both included (the last
-    pivot's own at the last). perpendicular_gradient_norm: |Q (grad L + weight_decay θ)| from `full`, what the band
-    descends and what should vanish. arc_length: in parameter units. converged: see `AutoNEB.tolerance`."""
-
-    points: Array
-    losses: Floats
-    loss_between: Floats
-    perpendicular_gradient_norm: Floats
-    arc_length: Floats
-    history: History
-    converged: bool
+    @staticmethod
+    def of(content: Content) -> AutoNEBState:
+        """From such."""
+        arrays, rest = content
+        given = {**rest, "places": np.array(rest["places"]), "history": History(**rest["history"])}
+        return AutoNEBState(points=arrays["points"], velocity=arrays.get("velocity"), **given)
 
 
 @dataclass(frozen=True)
@@ -142,59 +143,82 @@ class AutoNEB:
         *,
         evaluate: Evaluate | None = None,
         full: ValueAndGradient | None = None,
+        resume: Resume | None = None,
         start: AutoNEBState | None = None,
         callback: Callable[[AutoNEBState], None] | None = None,
-    ) -> AutoNEBResult:
-        """Find the path between ends[0] and ends[1], (2, D), numpy or torch; memory O(P D).
+    ) -> PathResult:
+        """Find the path between ends[0] and ends[-1], see `PathFinder.run`; memory O(P D).
 
-        value_and_gradient(points (n, D)) -> (values (n,), gradients (n, D)): loss without weight decay, called once per
-        step with all inner pivots, so one minibatch drawn inside serves them all. It may reuse its buffers but must
-        neither change nor keep `points`.
-        evaluate(points (n, D)) -> values (n,): deterministic, for the ends and the sampling between pivots; full: a
-        deterministic value_and_gradient for the final gradients. Both default to value_and_gradient.
         callback(state) is called after each cycle; `start` goes on from such a state (the last cycle's state contains
-        the finished band), with the same result as an uninterrupted run if the minibatches go on too.
-
-        Raises UserError if the ends coincide or the loss stops being finite."""
+        the finished band), with the same result as an uninterrupted run if the minibatches go on too. `resume` does
+        both by way of a file, also within a cycle."""
+        chain = checked_chain(ends)
         values_of = evaluate or (lambda points: value_and_gradient(points)[0])
-        end_losses = _numbers(values_of(linear(ends, 2)))
+        end_losses = numbers(values_of(chain[[0, -1]]))
+        finite(end_losses, "ends: expected points of finite loss", "before any step")
+        if resume is not None and (content := resume.begin(self, chain)) is not None:
+            start = AutoNEBState.of(content)
         sampled: Floats | None = None
         if start is None:
-            points, places = linear(ends, self.pivots), np.linspace(0.0, 1.0, self.pivots)
-            sampled = self._sample(points, end_losses, values_of)
-            start = AutoNEBState(points, places, float(sampled.max() - sampled.min()), 0, History())
-            self._record(start, sampled)
+            points, places = path_geometry.redistribute(chain, self.pivots), np.linspace(0.0, 1.0, self.pivots)
+            sampled = sample(points, end_losses, values_of, self.samples_between)
+            straight = sampled
+            if len(chain) > 2:
+                line = linear(chain[[0, -1]], self.pivots)
+                straight = sample(line, end_losses, values_of, self.samples_between)
+            start = AutoNEBState(points, places, float(straight.max() - straight.min()), 0, History())
+            start.history.record(points, sampled)
         state = start
         with tqdm(total=self.steps, initial=state.steps_done, desc="AutoNEB", unit="step", disable=None) as progress:
             while state.cycles_done < len(self.cycles):
-                state = self._cycle(state, value_and_gradient, end_losses, progress)
-                sampled = self._sample(state.points, end_losses, values_of)
-                self._record(state, sampled)
+                state = self._cycle(state, value_and_gradient, end_losses, resume, progress)
+                sampled = sample(state.points, end_losses, values_of, self.samples_between)
+                state.history.record(state.points, sampled)
                 if state.cycles_done < len(self.cycles):
                     state = self._insert(state, sampled)
                 if callback is not None:
                     callback(state)
+                if resume is not None:
+                    resume.finish(state.content(), state.where)
         if sampled is None:
-            sampled = self._sample(state.points, end_losses, values_of)
-        return self._finish(state, sampled, full or value_and_gradient)
+            sampled = sample(state.points, end_losses, values_of, self.samples_between)
+        resolved = float(self._excess(sampled).max()) <= self.insertion_threshold * state.loss_scale
+        return measured(
+            self,
+            state.points,
+            sampled,
+            full or value_and_gradient,
+            state.history,
+            converged=state.history.settled(float(end_losses.max()), self.tolerance) and resolved,
+            weight_decay=self.weight_decay,
+            inner_tangents=self._tangents,
+        )
 
     # --- one cycle --------------------------------------------------------------------------------------------------
 
     def _cycle(
-        self, state: AutoNEBState, value_and_gradient: ValueAndGradient, end_losses: Floats, progress: tqdm
+        self,
+        state: AutoNEBState,
+        value_and_gradient: ValueAndGradient,
+        end_losses: Floats,
+        resume: Resume | None,
+        progress: tqdm,
     ) -> AutoNEBState:
         learning_rate, steps = self.cycles[state.cycles_done]
-        points = path_geometry.interpolate(state.points, path_geometry.normalised_arc_length(state.points))  # our own
-        history = copy.deepcopy(state.history)  # a caller may have kept the state
+        points = state.points * 1.0  # our own: a caller may have kept the state
+        history = copy.deepcopy(state.history)
         inner = points[1:-1]
-        velocity = inner * 0.0
-        for step in range(1, steps + 1):
+        velocity = inner * 0.0 if state.velocity is None else state.velocity * 1.0
+        for step in range(state.step, steps):
+            if resume is not None:
+                resume.before_step()
             values, gradients = value_and_gradient(inner)
-            losses = np.concatenate([end_losses[:1], _numbers(values), end_losses[1:]])
-            if not np.isfinite(losses).all():
-                raise UserError(
-                    f"cycles: expected learning rates at which the path's loss stays finite, found {learning_rate:g}"
-                )
+            losses = np.concatenate([end_losses[:1], numbers(values), end_losses[1:]])
+            here = replace(state, points=points, history=history, step=step, velocity=velocity if step else None)
+            where = f"cycle {state.cycles_done + 1} (learning rate {learning_rate:g}), step {step + 1}"
+            finite(losses, "cycles: expected learning rates at which the path's loss stays finite", where, resume)
+            if resume is not None:
+                resume.after_values(here.content, here.where)
             tangents = self._tangents(points, losses)
             velocity *= self.momentum
             velocity -= learning_rate * gradients
@@ -203,13 +227,13 @@ class AutoNEB:
             # The final update is projected, after momentum: old velocity must not slide along a turned tangent.
             velocity -= (velocity * tangents).sum(-1)[:, None] * tangents
             inner += velocity
-            if step % self.redistribute_every == 0 or step == steps:
+            if (step + 1) % self.redistribute_every == 0 or step + 1 == steps:
                 points[:] = path_geometry.interpolate(points, state.places)
-            history.mean_loss.append(float(losses[1:-1].mean()))
-            history.highest_pivot_loss.append(float(losses[1:-1].max()))
+            history.step(losses[1:-1])
             progress.update()
         progress.set_postfix(pivots=len(points), loss=f"{history.highest_pivot_loss[-1]:.4g}")
-        return replace(state, points=points, cycles_done=state.cycles_done + 1, history=history)
+        done = state.cycles_done + 1
+        return replace(state, points=points, cycles_done=done, history=history, step=0, velocity=None)
 
     def _tangents(self, points: Array, losses: Floats) -> Array:
         """Unit tangents at the inner pivots, (P - 2, D)."""
@@ -217,20 +241,10 @@ class AutoNEB:
             return path_geometry.tangents(points)[1:-1]
         energies = losses
         if self.weight_decay:
-            energies = losses + 0.5 * self.weight_decay * _numbers((points * points).sum(-1))
+            energies = losses + 0.5 * self.weight_decay * numbers((points * points).sum(-1))
         return upwind_tangents(points, energies)
 
-    # --- sampling and insertion -------------------------------------------------------------------------------------
-
-    def _sample(self, points: Array, end_losses: Floats, values_of: Evaluate) -> Floats:
-        """Losses on each segment, (P - 1, samples_between + 2), pivots at both ends of a row; one segment in memory."""
-        fractions = np.linspace(0.0, 1.0, self.samples_between + 2)
-        pivots = np.concatenate([end_losses[:1], _numbers(values_of(points[1:-1])), end_losses[1:]])
-        inner = [
-            _numbers(values_of(path_geometry.interpolate(points[i : i + 2], fractions[1:-1])))
-            for i in range(len(points) - 1)
-        ]
-        return np.column_stack([pivots[:-1], np.stack(inner), pivots[1:]])
+    # --- insertion --------------------------------------------------------------------------------------------------
 
     def _excess(self, sampled: Floats) -> Floats:
         fractions = np.linspace(0.0, 1.0, sampled.shape[1])
@@ -248,33 +262,6 @@ class AutoNEB:
         with_new = np.sort(np.concatenate([index, chosen + fractions]))
         points = path_geometry.interpolate_at(state.points, index, with_new)
         return replace(state, points=points, places=np.interp(with_new, index, state.places))
-
-    @staticmethod
-    def _record(state: AutoNEBState, sampled: Floats) -> None:
-        state.history.highest_loss.append(float(sampled.max()))
-        state.history.arc_length.append(float(path_geometry.arc_length(state.points)[-1]))
-        state.history.pivots.append(len(state.points))
-
-    def _finish(self, state: AutoNEBState, sampled: Floats, full: ValueAndGradient) -> AutoNEBResult:
-        losses = np.append(sampled[:, 0], sampled[-1, -1])
-        _, gradients = full(state.points)
-        gradients = gradients + self.weight_decay * state.points
-        tangents = path_geometry.tangents(state.points)
-        tangents[1:-1] = self._tangents(state.points, losses)
-        perpendicular = gradients - (gradients * tangents).sum(-1)[:, None] * tangents
-        highest = state.history.highest_loss
-        barrier = highest[-1] - max(losses[0], losses[-1])
-        settled = abs(highest[-1] - highest[-2]) <= self.tolerance * barrier
-        resolved = float(self._excess(sampled).max()) <= self.insertion_threshold * state.loss_scale
-        return AutoNEBResult(
-            points=state.points,
-            losses=losses,
-            loss_between=np.append(sampled.max(axis=1), losses[-1]),
-            perpendicular_gradient_norm=np.sqrt(_numbers((perpendicular * perpendicular).sum(-1))),
-            arc_length=path_geometry.arc_length(state.points),
-            history=state.history,
-            converged=bool(settled and resolved),
-        )
 
 
 def upwind_tangents(points: Array, energies: Floats) -> Array:
@@ -295,18 +282,9 @@ def upwind_tangents(points: Array, energies: Floats) -> Array:
     flat = forward + backward == 0.0
     forward[flat] = backward[flat] = 1.0
     segments = points[1:] - points[:-1]
-    lengths = np.sqrt(_numbers((segments * segments).sum(-1)))
-    out = segments[1:] * _column(forward / (forward + backward) / lengths[1:], points)
-    out += segments[:-1] * _column(backward / (forward + backward) / lengths[:-1], points)
-    norms = np.sqrt(_numbers((out * out).sum(-1)))
-    out *= _column(1.0 / np.maximum(norms, np.finfo(np.float64).tiny), points)
+    lengths = np.sqrt(numbers((segments * segments).sum(-1)))
+    out = segments[1:] * like((forward / (forward + backward) / lengths[1:])[:, None], points)
+    out += segments[:-1] * like((backward / (forward + backward) / lengths[:-1])[:, None], points)
+    norms = np.sqrt(numbers((out * out).sum(-1)))
+    out *= like((1.0 / np.maximum(norms, np.finfo(np.float64).tiny))[:, None], points)
     return out
-
-
-def _numbers(values: Array) -> Floats:
-    return np.asarray(values.tolist(), dtype=np.float64)
-
-
-def _column(values: Floats, kind: Array) -> Array:
-    column = values[:, None]
-    return kind.new_tensor(column) if hasattr(kind, "new_tensor") else column.astype(kind.dtype)

@@ -285,7 +285,9 @@ def test_diverging_path_is_refused():
             return (points**4).sum(1), 4 * points**3
 
     with pytest.raises(
-        UserError, match=r"cycles: expected learning rates at which the path's loss .* finite, found 10"
+        UserError,
+        match=r"cycles: expected learning rates at which the path's loss stays finite, found inf at point 2 of 5, "
+        r"cycle 1 \(learning rate 10\), step 6$",
     ):
         AutoNEB(pivots=5, cycles=((10.0, 50),)).run(quartic, np.array([[3.0, 1], [-3, 1]]))
 
