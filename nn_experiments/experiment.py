@@ -14,8 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from entropy_sim.errors import require
-from nn_experiments.datasets import DataSet, Digits, Tensors
+from nn_experiments.datasets import CIFAR10, CIFAR100, SVHN, DataSet, Digits, FashionMNIST, ImageFolder, Tensors
+from nn_experiments.networks.mlp import MLP
 from nn_experiments.networks.resnet import ResNet
+from nn_experiments.networks.torchvision_model import Torchvision
+from nn_experiments.networks.vgg import VGG
+from nn_experiments.networks.vision_transformer import VisionTransformer
+from nn_experiments.networks.wide_resnet import WideResNet
 from nn_experiments.objective import Evaluation, Loss, NormalizationMode, Objective, generator
 
 Split = Literal["train", "test"]
@@ -40,14 +45,16 @@ class Network(Protocol):
     @property
     def name(self) -> str: ...
 
-    def build(self, channels: int, classes: int, generator: torch.Generator | None = None) -> nn.Module: ...
+    def build(
+        self, channels: int, classes: int, generator: torch.Generator | None = None, size: tuple[int, ...] = ()
+    ) -> nn.Module: ...
 
     def scale_invariant(self, module: nn.Module) -> list[str]: ...
 
 
 #: What the command line offers; in Python any object with the methods of `DataSet` and `Network` will do.
-AnyData = Digits
-AnyNetwork = ResNet
+AnyData = Digits | CIFAR10 | CIFAR100 | SVHN | FashionMNIST | ImageFolder
+AnyNetwork = ResNet | WideResNet | VGG | VisionTransformer | MLP | Torchvision
 
 
 class AnyExperiment(Protocol):
@@ -122,7 +129,7 @@ class Experiment:
 
     def _module(self, generator: torch.Generator) -> nn.Module:
         data = _load(self.data, "cpu", torch.float32)
-        return self.network.build(data.channels, data.classes, generator)
+        return self.network.build(data.channels, data.classes, generator, tuple(data.train_inputs.shape[2:]))
 
 
 @lru_cache(maxsize=4)
@@ -144,5 +151,5 @@ def evaluate(
     objective = experiment.objective(split, mode=mode)
     if mode == "evaluation":
         train = experiment.objective("train", mode="batch")
-        objective.copy_statistics(train, theta.to(objective.dtype))
-    return objective.evaluate(theta.to(objective.dtype))
+        objective.copy_statistics(train, theta.to(train.device, train.dtype))
+    return objective.evaluate(theta.to(objective.device, objective.dtype))
