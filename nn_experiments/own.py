@@ -104,6 +104,16 @@ class ModuleExperiment:
         """The splits there are data for."""
         return ("train",) if self.test is None else ("train", "test")
 
+    @property
+    def only_here(self) -> bool:
+        """Whether no other process can import module or loss: local ones, lambdas, those of a notebook."""
+        network = type(self.module) if isinstance(self.module, nn.Module) else self.module
+        interactive = not hasattr(sys.modules["__main__"], "__file__")
+        return any(
+            "<" in getattr(part, "__qualname__", "") or (interactive and getattr(part, "__module__", "") == "__main__")
+            for part in (network, self.loss)
+        )
+
     def objective(
         self,
         split: Split = "train",

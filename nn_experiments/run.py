@@ -31,8 +31,8 @@ from nn_experiments.experiment import AnyExperiment, Experiment, evaluate
 from nn_experiments.measurements.mean_force import MeanForce
 from nn_experiments.measurements.profile import Profile
 from nn_experiments.measurements.relaxation import Relaxation
-from nn_experiments.own import FileExperiment, ModuleExperiment
 from nn_experiments.objective import Evaluation
+from nn_experiments.own import FileExperiment, ModuleExperiment
 from nn_experiments.paths.autoneb import AutoNEB
 from nn_experiments.paths.band import Band
 from nn_experiments.paths.base import PathResult
