@@ -108,10 +108,6 @@ def _flat(kind: Any) -> Any:
     return Annotated[kind, tyro.conf.arg(name="")]
 
 
-_CONFIG_HELP = "take the configuration of this dataset or JSON file; options given beside it change it"
-_OVERWRITE_HELP = "replace what another configuration made"
-
-
 # --- simulate -------------------------------------------------------------------------------------------------------
 
 
@@ -128,10 +124,10 @@ def simulate(rest: list[str]) -> None:
         "Simulate",
         [
             ("out", _arg(Path, "the netCDF file to write"), Path(f"{measurement.replace('-', '_')}.nc")),
-            ("overwrite", _arg(bool, _OVERWRITE_HELP), False),
+            ("overwrite", _arg(bool, options.OVERWRITE_HELP), False),
             ("plot", _arg(bool, "also draw what was measured, into a directory beside the file"), False),
             ("threads", _arg(int | None, "threads (default: all cores); the numbers do not depend on it"), None),
-            ("config", _arg(Path | None, _CONFIG_HELP), None),
+            ("config", _arg(Path | None, options.CONFIG_HELP), None),
             ("measurement", _flat(kind), dataclasses.field(default=default)),
         ],
         frozen=True,
@@ -176,29 +172,9 @@ def network(rest: list[str]) -> None:
     """entropic network STAGE"""
     stage, rest = _choose(rest, STAGES, "entropic network", "stage", STAGES)
     require_network_packages("network")
-    from nn_experiments.run import NetworkRun
+    from analysis import network_command
 
-    config, rest = options.split_config(rest)
-    command = dataclasses.make_dataclass(
-        "Network",
-        [
-            ("out", _arg(Path, "the run's directory; its network.nc grows"), Path("runs/network")),
-            ("overwrite", _arg(bool, _OVERWRITE_HELP), False),
-            ("processes", _arg(int | None, "processes (default: all cores); the numbers do not depend on it"), None),
-            ("config", _arg(Path | None, _CONFIG_HELP), None),
-            ("run", _flat(NetworkRun), dataclasses.field(default=options.default_for(NetworkRun, config))),
-        ],
-        frozen=True,
-    )
-    parsed: Any = options.parse(
-        command,
-        rest,
-        prog=f"entropic network {stage}",
-        default=command(),
-        description=f"{STAGES[stage][0].upper()}{STAGES[stage][1:]}.",
-    )
-    parsed.run.run(parsed.out, stage=stage, overwrite=parsed.overwrite, processes=parsed.processes)
-    print(f"{parsed.out / 'network.nc' if stage != 'train' else parsed.out}: {stage} done")
+    network_command.run(stage, rest, STAGES[stage])  # type: ignore[arg-type]
 
 
 # --- reproduce, compare, plot, info -----------------------------------------------------------------------------------

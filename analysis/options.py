@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 _CHOICE = re.compile(r"^(?![^:]*\.py:)[a-z][a-z0-9_.-]*:[a-z0-9-]+$")  # `shape.py:name` is a value
 _CONFIG = "--config"
+CONFIG_HELP = "take the configuration of this dataset or JSON file; options given beside it change it"
+OVERWRITE_HELP = "replace what another configuration made"
 
 
 def kebab(name: str) -> str:
@@ -30,38 +32,47 @@ def kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).replace("_", "-").lower()
 
 
-def _members(hint: Any) -> list[type]:
-    """The dataclasses a union of dataclasses may be, or nothing for any other type."""
+def _members(hint: Any) -> dict[str, type]:
+    """The dataclasses a union of dataclasses (or of one and None) may be, by name; nothing for any other type."""
     if typing.get_origin(hint) is typing.Annotated:
         hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) not in (typing.Union, types.UnionType):
-        return []
-    members = [m for m in typing.get_args(hint) if isinstance(m, type) and dataclasses.is_dataclass(m)]
-    return members if len(members) > 1 else []
+        return {}
+    members = [m for m in typing.get_args(hint) if m is types.NoneType or dataclasses.is_dataclass(m)]
+    return {_name(m): m for m in members} if len(members) > 1 else {}
+
+
+def _fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
+    return () if kind is types.NoneType else dataclasses.fields(kind)
+
+
+def _name(kind: type) -> str:
+    return "none" if kind is types.NoneType else kebab(kind.__name__)
 
 
 def choices(kind: type, default: Any, given: dict[str, str], prefix: str = "") -> list[str]:
     """The sub-command tokens that select every noun of `kind`: the given choice, or else that of `default`.
 
-    Naming them all makes every option of the selection reachable, and `--help` complete.
+    Naming them all makes every option of the selection reachable, and `--help` complete. Hyphens are optional: in
+    `given`, which is corrected, `network:wideresnet` becomes `network:wide-res-net`.
     Raises UserError for a choice that does not exist.
     """
     tokens: list[str] = []
     hints = typing.get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
+    for field in _fields(kind):
         key = prefix + kebab(field.name)
         present = getattr(default, field.name, None) if default is not None else None
         hint = hints[field.name]
         members = _members(hint)
         if members:
-            names = {kebab(m.__name__): m for m in members}
-            chosen = given.get(key) or kebab(type(present).__name__)
-            if chosen not in names:
-                raise UserError(f"{key}: expected one of {', '.join(names)}, found {chosen!r}")
+            chosen = given.get(key) or _name(type(present))
+            chosen = next((n for n in members if n.replace("-", "") == chosen.replace("-", "")), chosen)
+            if chosen not in members:
+                raise UserError(f"{key}: expected one of {', '.join(members)}, found {chosen!r}")
+            if key in given:
+                given[key] = chosen
             tokens.append(f"{key}:{chosen}")
-            member = names[chosen]
-            inner = present if isinstance(present, member) else _default_of(member)
-            tokens += choices(member, inner, given, f"{key}.")
+            tokens += choices(*_chosen(members[chosen], present), given, f"{key}.")
         elif dataclasses.is_dataclass(present):
             tokens += choices(type(present), present, given, "" if _flattened(hint) else f"{key}.")
     return tokens
@@ -71,14 +82,11 @@ def option_names(kind: type, default: Any, given: dict[str, str], prefix: str = 
     """Every option of the selection, as it is written on the command line without its dashes."""
     names: list[str] = []
     hints = typing.get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
+    for field in _fields(kind):
         key = prefix + kebab(field.name)
         present = getattr(default, field.name, None) if default is not None else None
-        members = {kebab(m.__name__): m for m in _members(hints[field.name])}
-        if members:
-            member = members[given.get(key) or kebab(type(present).__name__)]
-            inner = present if isinstance(present, member) else _default_of(member)
-            names += option_names(member, inner, given, f"{key}.")
+        if members := _members(hints[field.name]):
+            names += option_names(*_chosen(members[given.get(key) or _name(type(present))], present), given, f"{key}.")
         elif dataclasses.is_dataclass(present):
             names += option_names(type(present), present, given, "" if _flattened(hints[field.name]) else f"{key}.")
         else:
@@ -100,11 +108,14 @@ def _flattened(hint: Any) -> bool:
     return any(getattr(note, "name", None) == "" for note in getattr(hint, "__metadata__", ()))
 
 
-def _default_of(kind: type) -> Any:
+def _chosen(kind: type, present: Any) -> tuple[type, Any]:
+    """A member of a union, and what its options begin with: what is there already, or the member's own defaults."""
+    if isinstance(present, kind) or kind is types.NoneType:
+        return kind, present if isinstance(present, kind) else None
     try:
-        return kind()
+        return kind, kind()
     except TypeError:
-        return None
+        return kind, None
 
 
 def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T, description: str = "") -> T:
@@ -148,15 +159,13 @@ def nouns_of(kind: type, default: Any, prefix: str = "") -> dict[str, list[str]]
     """Every noun and its choices, the default's first."""
     found: dict[str, list[str]] = {}
     hints = typing.get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
+    for field in _fields(kind):
         key, present = prefix + kebab(field.name), getattr(default, field.name, None)
         if members := _members(hints[field.name]):
-            names = [kebab(m.__name__) for m in members]
-            chosen = kebab(type(present).__name__)
-            found[key] = sorted(names, key=lambda n: n != chosen)
-            for member in members:
-                inner = present if isinstance(present, member) else _default_of(member)
-                found |= nouns_of(member, inner, f"{key}.")
+            chosen = _name(type(present))
+            found[key] = sorted(members, key=lambda n: n != chosen)
+            for member in members.values():
+                found |= nouns_of(*_chosen(member, present), f"{key}.")
         elif dataclasses.is_dataclass(present):
             found |= nouns_of(type(present), present, "" if _flattened(hints[field.name]) else f"{key}.")
     return found
