@@ -172,7 +172,7 @@ class AutoNEB:
         with tqdm(total=self.steps, initial=state.steps_done, desc="AutoNEB", unit="step", disable=None) as progress:
             while state.cycles_done < len(self.cycles):
                 state = self._cycle(state, value_and_gradient, end_losses, resume, progress)
-                sampled = sample(state.points, end_losses, values_of, self.samples_between)
+                sampled = sample(state.points, end_losses, values_of, self.samples_between, resume)
                 state.history.record(state.points, sampled)
                 if state.cycles_done < len(self.cycles):
                     state = self._insert(state, sampled)

@@ -133,15 +133,21 @@ def finite(losses: Floats, expected: str, where: str, resume: Resume | None = No
         raise UserError(f"{expected}, found {losses[bad[0]]:g} at point {bad[0] + 1} of {len(losses)}, {where}{kept}")
 
 
-def sample(points: Array, end_losses: Floats, evaluate: Evaluate, samples_between: int) -> Floats:
-    """Losses on each segment, (P - 1, samples_between + 2), points at both ends of a row; one segment in memory."""
+def sample(
+    points: Array, end_losses: Floats, evaluate: Evaluate, samples_between: int, resume: Resume | None = None
+) -> Floats:
+    """Losses on each segment, (P - 1, samples_between + 2), points at both ends of a row; one segment in memory.
+
+    Raises UserError if one is not finite."""
     fractions = np.linspace(0.0, 1.0, samples_between + 2)
     middle = numbers(evaluate(points[1:-1])) if len(points) > 2 else np.empty(0)
     pivots = np.concatenate([end_losses[:1], middle, end_losses[1:]])
     inner = [
         numbers(evaluate(path_geometry.interpolate(points[i : i + 2], fractions[1:-1]))) for i in range(len(points) - 1)
     ]
-    return np.column_stack([pivots[:-1], np.stack(inner), pivots[1:]])
+    sampled = np.column_stack([pivots[:-1], np.stack(inner), pivots[1:]])
+    finite(sampled.max(axis=1), "path: expected a finite loss between its points", "counting segments", resume)
+    return sampled
 
 
 def measured(
