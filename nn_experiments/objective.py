@@ -123,6 +123,11 @@ class Objective:
         """A copy of the module's present parameters, (D,)."""
         return self._theta.clone()
 
+    @property
+    def gradient_buffer(self) -> Tensor:
+        """The vector (D,) that every call of `value_and_gradient` fills anew."""
+        return self._gradient
+
     def load(self, theta: Tensor) -> None:
         """Put `theta` (D,) into the module. A graph built before at another theta is no longer valid."""
         self._theta.copy_(theta)

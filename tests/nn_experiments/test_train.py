@@ -103,7 +103,7 @@ def test_divergence_is_told_with_its_place():
         ({"learning_rate": 0.0}, "training.learning_rate: expected a positive number"),
         ({"momentum": 1.0}, "training.momentum"),
         ({"weight_decay": -1.0}, "training.weight_decay"),
-        ({"schedule": "step"}, "training.schedule: expected cosine or constant"),
+        ({"schedule": "linear"}, "training.schedule: expected cosine, constant or step"),
     ],
 )
 def test_bad_options(options, message):
