@@ -21,7 +21,9 @@ from entropy_sim.run_files import config_from_file
 
 T = TypeVar("T")
 
-_CHOICE = re.compile(r"^(?![^:]*\.py:)[a-z][a-z0-9_.-]*:[a-z0-9-]+$")  # `shape.py:name` is a value
+_CHOICE = re.compile(
+    r"^(?![^:]*\.py:|(?:cuda|xpu|mps):)[a-z][a-z0-9_.-]*:[a-z0-9-]+$"
+)  # `shape.py:name`, `cuda:0` are values
 _CONFIG = "--config"
 CONFIG_HELP = "take the configuration of this dataset or JSON file; options given beside it change it"
 OVERWRITE_HELP = "replace what another configuration made"
@@ -38,7 +40,7 @@ def _members(hint: Any) -> dict[str, type]:
         hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) not in (typing.Union, types.UnionType):
         return {}
-    members = [m for m in typing.get_args(hint) if m is types.NoneType or dataclasses.is_dataclass(m)]
+    members: list[Any] = [m for m in typing.get_args(hint) if m is types.NoneType or dataclasses.is_dataclass(m)]
     return {_name(m): m for m in members} if len(members) > 1 else {}
 
 

@@ -113,6 +113,7 @@ class _Directory:
         self, config: NetworkRun, out: Path, overwrite: bool, report: Callable[[str], None], device: torch.device
     ) -> None:
         self.config, self.out, self.overwrite, self.report, self.device = config, out, overwrite, report, device
+        config.stage_config("train")  # a missing file of the user's is found before anything is made
         self.dataset_path = out / "network.nc"
         self.experiment: AnyExperiment = OnDevice(config.experiment, str(device))
         self.objective = config.experiment.objective()
