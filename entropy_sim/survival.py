@@ -7,6 +7,7 @@ escape) or was censored. A censored time is a lower bound, and censoring must no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from entropy_sim.errors import require
 
 Floats = npt.NDArray[np.float64]
 Values = npt.ArrayLike
+
+#: Points of the survival curve in `summary`, and the probability with which its interval contains the rate.
+CURVE_POINTS, INTERVAL = 201, 0.95
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,32 @@ def mean_time(time: Values, event: Values, after: float = 0.0) -> MeanTime:
     tail = float(late.sum() / counted.sum())
     influence = t + ~e * tail + waiting * (late - counted * tail) / counted.mean()
     return MeanTime(restricted, restricted_stderr, restricted + waiting * tail, _stderr(influence) if n > 1 else np.nan)
+
+
+def summary(time: Values, event: Values, transient: float = 0.0) -> dict[str, Any]:
+    """Rate, means and survival curve by their names in the group `escape`: numbers, and (CURVE_POINTS,) of the curve.
+
+    transient: left out of the fit of the rate and of the test for exponential times. Censored times must all be equal.
+    """
+    t, e = _checked(time, event)
+    rate = exponential_rate(t, e, INTERVAL, after=transient)
+    mean = mean_time(t, e, after=transient)
+    at = np.linspace(0.0, t.max(), CURVE_POINTS)
+    survival, survival_stderr = kaplan_meier(t, e).at(at)
+    return {
+        "rate": rate.rate,
+        "rate_stderr": rate.stderr,
+        "rate_low": rate.low,
+        "rate_high": rate.high,
+        "mean_first_passage_time": mean.mean,
+        "mean_first_passage_time_stderr": mean.mean_stderr,
+        "restricted_mean_time": mean.restricted,
+        "restricted_mean_time_stderr": mean.restricted_stderr,
+        "exponentiality_z": exponentiality(t, e, after=transient),
+        "survival_time": at,
+        "survival": survival,
+        "survival_stderr": survival_stderr,
+    }
 
 
 def _stderr(values: Floats) -> float:

@@ -28,13 +28,12 @@ from entropy_sim.measurements.base import (
 )
 from entropy_sim.measurements.profile import exact_effective_potential, potential_from
 from entropy_sim.scan import Scan, derived_seed, run_each
-from entropy_sim.survival import exponential_rate, exponentiality, kaplan_meier, mean_time
+from entropy_sim.survival import CURVE_POINTS, INTERVAL, summary
 
-#: Points at which the survival curve is recorded, and those of the table of the potential.
-_CURVE, _TABLE = 201, 2001
+#: Points of the table of the potential.
+_TABLE = 2001
 #: How far beyond a level s must be seen to go, to know that it can be crossed.
 _BEYOND = 1e-3
-_LEVEL = 0.95
 
 
 # params: lower level, upper level. out: one row, the step at which s left them, negative for the lower level; or 0.
@@ -194,7 +193,7 @@ class Escape(Measurement):
         each, curve = ("replica",), ("curve_point",)
         variables: dict[str, Any] = {
             "replica": (each, np.arange(self.replicas)),
-            "curve_point": (curve, np.arange(_CURVE)),
+            "curve_point": (curve, np.arange(CURVE_POINTS)),
             "first_passage_time": (each, times),
             "escaped": (each, escaped.astype(np.int8)),
             "diverged": (each, diverged.astype(np.int8)),
@@ -204,14 +203,14 @@ class Escape(Measurement):
         }
         observed = np.where(escaped, times, duration)[~diverged]
         if observed.size:
-            values = _statistics(observed, escaped[~diverged], self.transient)
+            values = summary(observed, escaped[~diverged], self.transient)
             variables |= {n: (curve if np.ndim(v) else (), v) for n, v in values.items()}
         reduced = self.reduced()
         attrs = {
             "censored": int((~escaped & ~diverged).sum()),
             "effective_sample_size": int(np.sum(times[escaped] > self.transient)),
             "diverged_are": "left out of the statistics, neither escaped nor censored",
-            "interval": f"{_LEVEL:g} confidence (chi-squared)",
+            "interval": f"{INTERVAL:g} confidence (chi-squared)",
             "effective_sample_size_of": "the rate: independent replicas, one per escape after the transient",
             "reduced": reduced
             if isinstance(reduced, str)
@@ -262,28 +261,6 @@ class Escape(Measurement):
             "right" if self.lower is None else "left" if self.upper is None else "both",
         )
         return float(passage.time), float(np.interp(self.start, s, diffusion))
-
-
-def _statistics(observed: Floats, escaped: NDArray[np.bool_], transient: float) -> dict[str, Any]:
-    """Rate, means and survival curve of the walkers that count."""
-    rate = exponential_rate(observed, escaped, _LEVEL, after=transient)
-    mean = mean_time(observed, escaped, after=transient)
-    at = np.linspace(0.0, observed.max(), _CURVE)
-    survival, survival_stderr = kaplan_meier(observed, escaped).at(at)
-    return {
-        "rate": rate.rate,
-        "rate_stderr": rate.stderr,
-        "rate_low": rate.low,
-        "rate_high": rate.high,
-        "mean_first_passage_time": mean.mean,
-        "mean_first_passage_time_stderr": mean.mean_stderr,
-        "restricted_mean_time": mean.restricted,
-        "restricted_mean_time_stderr": mean.restricted_stderr,
-        "exponentiality_z": exponentiality(observed, escaped, after=transient),
-        "survival_time": at,
-        "survival": survival,
-        "survival_stderr": survival_stderr,
-    }
 
 
 def _run_one(one: Escape, how: Execution, checkpoint: Any) -> dict[str, xr.Dataset]:
