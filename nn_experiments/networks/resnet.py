@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +22,24 @@ from nn_experiments.networks._layers import (
     require_width,
 )
 
+Activation = Literal["relu", "gelu"]
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions and a parameter-free shortcut (option A: stride, then zero channels on both sides)."""
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int, normalization: Normalization) -> None:
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        stride: int,
+        normalization: Normalization,
+        activation: Activation = "relu",
+    ) -> None:
         super().__init__()
+        self.activation = _ACTIVATIONS[activation]
         bias = normalization == "none"
         self.conv1 = convolution(channels_in, channels_out, stride=stride, bias=bias)
         self.norm1 = normalization_layer(normalization, channels_out)
@@ -35,18 +49,27 @@ class Block(nn.Module):
         self.stride, self.padding = stride, (new // 2, new - new // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.norm1(self.conv1(x)))
+        out = self.activation(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out))
         if any(self.padding):
             x = F.pad(x[..., :: self.stride, :: self.stride], (0, 0, 0, 0, *self.padding))
-        return F.relu(out + x)
+        return self.activation(out + x)
 
 
 class ResNetModule(nn.Module):
     """A 3x3 stem, three stages of blocks at full, half and quarter resolution, the mean over pixels, one linear map."""
 
-    def __init__(self, channels: int, classes: int, blocks: int, width: int, normalization: Normalization) -> None:
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        blocks: int,
+        width: int,
+        normalization: Normalization,
+        activation: Activation = "relu",
+    ) -> None:
         super().__init__()
+        self.activation = _ACTIVATIONS[activation]
         self.stem = convolution(channels, width, bias=normalization == "none")
         self.stem_norm = normalization_layer(normalization, width)
         stages: list[nn.Module] = []
@@ -55,13 +78,13 @@ class ResNetModule(nn.Module):
             channels_out = width * 2**stage
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
-                stages.append(Block(channels_in, channels_out, stride, normalization))
+                stages.append(Block(channels_in, channels_out, stride, normalization, activation))
                 channels_in = channels_out
         self.stages = nn.Sequential(*stages)
         self.linear = nn.Linear(channels_in, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.stem_norm(self.stem(x)))
+        x = self.activation(self.stem_norm(self.stem(x)))
         return self.linear(self.stages(x).mean(dim=(-2, -1)))
 
 
@@ -79,6 +102,8 @@ class ResNet:
     """Channels of the first stage; 16 in the paper."""
     normalization: Normalization = "batch"
     """After every convolution; group: 4 groups of channels; layer: all channels and pixels of an image."""
+    activation: Activation = "relu"
+    """gelu makes the loss smooth: with relu the Hessian jumps wherever a unit switches, and has no derivative."""
 
     def __post_init__(self) -> None:
         require(
@@ -89,11 +114,13 @@ class ResNet:
         )
         require_normalization(self.normalization, "batch", "group", "layer", "none")
         require_width("network.width", self.width, self.normalization)
+        require(self.activation in _ACTIVATIONS, "network.activation", "relu or gelu", self.activation)
 
     @property
     def name(self) -> str:
         """One phrase for reports and figures."""
-        return f"ResNet-{self.depth} of width {self.width} with {PHRASES[self.normalization]}"
+        smooth = "" if self.activation == "relu" else f" and {self.activation.upper()}"
+        return f"ResNet-{self.depth} of width {self.width} with {PHRASES[self.normalization]}{smooth}"
 
     def build(
         self, channels: int, classes: int, generator: torch.Generator | None = None, size: tuple[int, ...] = ()
@@ -104,7 +131,8 @@ class ResNet:
         weight 1, bias 0. All drawn from `generator` (default: a fresh one, seed 0), never from the global one.
         """
         with apart_from_the_global_generator():
-            module = ResNetModule(channels, classes, (self.depth - 2) // 6, self.width, self.normalization)
+            blocks = (self.depth - 2) // 6
+            module = ResNetModule(channels, classes, blocks, self.width, self.normalization, self.activation)
         initialise(module, generator)
         return module
 
