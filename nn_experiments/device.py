@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from entropy_sim.errors import UserError
+from entropy_sim.run_files import to_jsonable
 from nn_experiments.experiment import AnyExperiment, Split
 from nn_experiments.objective import NormalizationMode, Objective
 
@@ -54,6 +55,10 @@ class OnDevice:
         if name.startswith("__") or name == "experiment":  # while it is unpickled, there is none yet
             raise AttributeError(name)
         return getattr(self.experiment, name)
+
+    def jsonable(self) -> Any:
+        """That of the experiment: the device is no part of a configuration."""
+        return to_jsonable(self.experiment)
 
     @property
     def system(self) -> str:

@@ -36,7 +36,9 @@ from nn_experiments.own import FileExperiment, ModuleExperiment
 from nn_experiments.paths.autoneb import AutoNEB
 from nn_experiments.paths.band import Band
 from nn_experiments.paths.base import PathResult
-from nn_experiments.paths.linear import linear
+from nn_experiments.paths.curves import BezierCurve, PolygonalChain
+from nn_experiments.paths.linear import StraightLine, linear
+from nn_experiments.paths.resume import Resume
 from nn_experiments.train import Trained, Training
 from nn_experiments.workers import Workers, one_thread
 
@@ -44,6 +46,11 @@ Stage = Literal["train", "path", "profile", "mean-force", "relaxation", "all"]
 State = Literal["absent", "same", "other"]
 STAGES: tuple[Stage, ...] = ("train", "path", "profile", "mean-force", "relaxation")
 GROUPS = {"path": "path", "profile": "profile", "mean-force": "mean_force", "relaxation": "relaxation"}
+
+#: What the command line offers; in Python any `PathFinder` will do.
+AnyPathFinder = AutoNEB | BezierCurve | PolygonalChain | StraightLine
+#: Points at which the loss of the straight line is sampled for the message beside the path's.
+STRAIGHT_SAMPLES = 27
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class NetworkRun:
     checkpoints: tuple[str, ...] = ()
     """Two safetensors files with the parameters of the minima, instead of training them."""
     training: Training = field(default_factory=Training)
-    path: AutoNEB = field(default_factory=AutoNEB)
+    path: AnyPathFinder = field(default_factory=AutoNEB)
     profile: Profile = field(default_factory=Profile)
     mean_force: MeanForce = field(default_factory=MeanForce)
     relaxation: Relaxation = field(default_factory=Relaxation)
@@ -122,6 +129,10 @@ class _Directory:
 
     def checkpoint(self, name: str) -> Path:
         return self.out / "checkpoints" / f"{name}.safetensors"
+
+    def unfinished(self, name: str) -> Path:
+        """Where a stage that takes long keeps its state until it is done."""
+        return self.out / "unfinished" / f"{name}.safetensors"
 
     def tree(self) -> xr.DataTree | None:
         """The dataset so far. Raises UserError if it is not a network run."""
@@ -186,10 +197,14 @@ class _Directory:
     def _train(self, workers: Workers) -> None:
         if self.config.checkpoints:
             return self._take()
-        units = [(self.config.training, self.experiment, seed) for seed in self.config.seeds]
+        states = [self.unfinished(f"minimum_{i}") for i in range(len(self.config.seeds))]
+        pairs = zip(self.config.seeds, states, strict=True)
+        units = [(self.config.training, self.experiment, seed, state) for seed, state in pairs]
         for i, trained in enumerate(workers.map(_train_unit, units, "training")):
             found = (trained.train, trained.test, trained.test_inference)
             self._save_minimum(i, trained.theta, found, seed=trained.seed)
+        for state in states:
+            state.unlink(missing_ok=True)
 
     def _take(self) -> None:
         """The minima from the user's checkpoints."""
@@ -220,13 +235,15 @@ class _Directory:
 
     def _path(self, workers: Workers) -> None:
         path = self.config.path
-        ends = self._ends()
-        with one_thread(), Band(self.config.experiment, path.batch_size, path.seed, workers.processes) as band:
-            found = path.run(band.value_and_gradient, ends, evaluate=band.evaluate, full=band.full)
-            straight = float(band.evaluate(linear(ends, path.pivots * (path.samples_between + 1))).max())
+        ends = self._ends().to(self.device)
+        with one_thread(), Band(self.experiment, path.batch_size, path.seed, workers.processes) as band:
+            state = Resume(self.unfinished("path"), band.generator)
+            found = path.run(band.value_and_gradient, ends, evaluate=band.evaluate, full=band.full, resume=state)
+            straight = float(band.evaluate(linear(ends, STRAIGHT_SAMPLES)).max())
         record = {"config": self.config.stage_config("path"), "converged": found.converged}
         checkpoints.save(self.checkpoint("path"), self.objective, found.points, record)
         self._write("path", self._path_group(found))
+        self.unfinished("path").unlink(missing_ok=True)
         self.report(
             f"path: {len(found.points)} points, highest loss {found.loss_between.max():.2g} "
             f"(straight line {straight:.2g}){'' if found.converged else ', not converged'}"
@@ -300,9 +317,9 @@ class _Directory:
         return {f"minima_{name}": np.array([r[name] for r in records]) for name in records[0]}
 
 
-def _train_unit(unit: tuple[Training, AnyExperiment, int]) -> Trained:
-    training, experiment, seed = unit
-    return training.run(experiment, seed, progress=False)
+def _train_unit(unit: tuple[Training, AnyExperiment, int, Path]) -> Trained:
+    training, experiment, seed, state = unit
+    return training.run(experiment, seed, progress=False, state_path=state)
 
 
 def _checksum(path: Path) -> str:

@@ -24,7 +24,7 @@ class Band:
     def __init__(self, experiment: AnyExperiment, batch_size: int, seed: int, threads: int) -> None:
         self.batch_size = batch_size
         self._objectives = [experiment.objective() for _ in range(max(1, threads))]
-        self._generator = generator(seed)
+        self.generator = generator(seed)
         self._pool = ThreadPoolExecutor(len(self._objectives), initializer=torch.set_num_threads, initargs=(1,))
 
     def __enter__(self) -> Band:
@@ -42,7 +42,7 @@ class Band:
 
     def value_and_gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (P,) and gradient (P, D) of one fresh minibatch, the same for all points."""
-        batch = self.objective.draw(self.batch_size, self._generator)
+        batch = self.objective.draw(self.batch_size, self.generator)
         return self._each(points, lambda objective, point: objective.value_and_gradient(point, batch))
 
     def full(self, points: Tensor) -> tuple[Tensor, Tensor]:
