@@ -29,7 +29,7 @@ CHANNELS = (1, 2, 4, 8, 8)
 
 
 class VGGModule(nn.Module):
-    """Five stages of 3x3 convolutions, each ended by 2x2 max pooling while there are pixels to pool; mean; linear."""
+    """Five stages of 3x3 convolutions, each ended by 2x2 max pooling (see `VGG`); the mean over pixels; linear."""
 
     def __init__(
         self, channels: int, classes: int, stages: tuple[int, ...], width: int, normalization: Normalization
@@ -49,9 +49,10 @@ class VGGModule(nn.Module):
         self.linear = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        for stage in self.stages:
+        for i, stage in enumerate(self.stages):
             x = stage(x)
-            if min(x.shape[-2:]) > 1:
+            last = i == len(self.stages) - 1
+            if min(x.shape[-2:]) >= (2 if last else 4):  # on a single pixel a kernel would use its middle weight only
                 x = F.max_pool2d(x, 2)
         return self.linear(x.mean(dim=(-2, -1)))
 
@@ -60,8 +61,8 @@ class VGGModule(nn.Module):
 class VGG:
     """VGG-`depth` (11, 13, 16 or 19) with one linear map instead of three, as is usual for CIFAR.
 
-    Five stages with 1, 2, 4, 8 and 8 times `width` channels, each ended by 2x2 max pooling. Images of less than 32
-    pixels leave out the last poolings, those that would leave less than one pixel (8x8: the last two).
+    Five stages with 1, 2, 4, 8 and 8 times `width` channels, each ended by 2x2 max pooling. Smaller images than
+    32x32 leave out the poolings that would leave a single pixel to the convolutions after them (8x8: two of the five).
     """
 
     depth: Literal[11, 13, 16, 19] = 16

@@ -43,13 +43,13 @@ class Attention(nn.Module):
     Queries, keys and values have no biases (a bias of the keys would change nothing: an exact null direction).
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, bias: bool) -> None:
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
-        self.projection = nn.Linear(width, width)
+        self.projection = nn.Linear(width, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (m(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for m in (self.query, self.key, self.value))
@@ -58,15 +58,20 @@ class Attention(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """x + attention(norm(x)), then x + MLP(norm(x)) with GELU: pre-normalised."""
+    """x + attention(norm(x)), then x + MLP(norm(x)) with GELU: pre-normalised.
+
+    Under BatchNorm what adds the same to all tokens, as a bias does, is taken out again by every norm that follows:
+    there are none.
+    """
 
     def __init__(self, width: int, heads: int, hidden: int, normalization: TokenNormalization) -> None:
         super().__init__()
         self.norm1 = _normalization(normalization, width)
-        self.attention = Attention(width, heads)
+        bias = normalization != "batch"
+        self.attention = Attention(width, heads, bias)
         self.norm2 = _normalization(normalization, width)
         self.linear1 = nn.Linear(width, hidden)
-        self.linear2 = nn.Linear(hidden, width)
+        self.linear2 = nn.Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
@@ -80,7 +85,7 @@ class VisionTransformerModule(nn.Module):
         super().__init__()
         self.patch_size, width = network.patch, network.width
         tokens = (size[0] // self.patch_size) * (size[1] // self.patch_size)
-        self.patch = nn.Linear(channels * self.patch_size**2, width)
+        self.patch = nn.Linear(channels * self.patch_size**2, width, bias=network.normalization != "batch")
         self.position = nn.Parameter(torch.zeros(tokens, width))
         hidden = round(network.mlp_ratio * width)
         self.blocks = nn.Sequential(
