@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from entropy_sim.errors import require
@@ -20,6 +21,16 @@ CHANNEL_GROUPS = 4
 
 #: The kinds of normalisation, as reports and figures write them.
 PHRASES = {"batch": "BatchNorm", "group": "GroupNorm", "layer": "LayerNorm", "none": "no normalisation"}
+
+#: relu: with kinks, the Hessian jumps wherever a unit switches. gelu: smooth.
+Activation = Literal["relu", "gelu"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+
+
+def phrase(normalization: str, activation: str = "relu") -> str:
+    """Normalisation and activation as reports and figures write them."""
+    return PHRASES[normalization] + ("" if activation == "relu" else f" and {activation.upper()}")
 
 
 def normalization_layer(kind: Normalization, channels: int, *, spatial: bool = True) -> nn.Module:
@@ -38,6 +49,11 @@ def normalization_layer(kind: Normalization, channels: int, *, spatial: bool = T
 def require_normalization(kind: str, *allowed: str) -> None:
     """Raise UserError unless `kind` is one of `allowed`."""
     require(kind in allowed, "network.normalization", f"{', '.join(allowed[:-1])} or {allowed[-1]}", kind)
+
+
+def require_activation(kind: str) -> None:
+    """Raise UserError unless `kind` is one of `ACTIVATIONS`."""
+    require(kind in ACTIVATIONS, "network.activation", " or ".join(ACTIVATIONS), kind)
 
 
 def require_width(option: str, width: int, kind: str) -> None:

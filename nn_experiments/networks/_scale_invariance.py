@@ -17,7 +17,7 @@ _EPSILON = 1e-14
 _TOLERANCE = 1e-7
 
 
-def scale_invariant_parameters(module: nn.Module, inputs: Tensor, points: int = 3) -> list[str]:
+def scale_invariant_parameters(module: nn.Module, inputs: Tensor, points: int = 2) -> list[str]:
     """Names of the parameters w for which the outputs f(a w) = f(w) for all a > 0, the others held fixed.
 
     By Euler's theorem f is homogeneous of degree 0 in w exactly if w·∂f/∂w = 0 everywhere. Tested, for all parameters
@@ -46,8 +46,8 @@ def scale_invariant_parameters(module: nn.Module, inputs: Tensor, points: int = 
                 p.copy_(_generic(value, generator))
         with torch.enable_grad(), differentiable_attention():
             outputs = probe(inputs)
-        weights = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
-        gradients = torch.autograd.grad((weights * outputs).sum(), [p for _, p in named], allow_unused=True)
+            weights = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
+            gradients = torch.autograd.grad((weights * outputs).sum(), [p for _, p in named], allow_unused=True)
         for i, ((_, p), gradient) in enumerate(zip(named, gradients, strict=True)):
             terms = torch.zeros_like(p) if gradient is None else p.detach() * gradient
             size = terms.abs().sum()

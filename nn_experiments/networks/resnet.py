@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,19 +10,18 @@ from torch import Tensor, nn
 
 from entropy_sim.errors import require
 from nn_experiments.networks._layers import (
-    PHRASES,
+    ACTIVATIONS,
+    Activation,
     Normalization,
     apart_from_the_global_generator,
     convolution,
     initialise,
     normalization_layer,
+    phrase,
+    require_activation,
     require_normalization,
     require_width,
 )
-
-Activation = Literal["relu", "gelu"]
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
 
 class Block(nn.Module):
@@ -39,7 +36,7 @@ class Block(nn.Module):
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        self.activation = _ACTIVATIONS[activation]
+        self.activation = ACTIVATIONS[activation]
         bias = normalization == "none"
         self.conv1 = convolution(channels_in, channels_out, stride=stride, bias=bias)
         self.norm1 = normalization_layer(normalization, channels_out)
@@ -69,7 +66,7 @@ class ResNetModule(nn.Module):
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        self.activation = _ACTIVATIONS[activation]
+        self.activation = ACTIVATIONS[activation]
         self.stem = convolution(channels, width, bias=normalization == "none")
         self.stem_norm = normalization_layer(normalization, width)
         stages: list[nn.Module] = []
@@ -114,13 +111,12 @@ class ResNet:
         )
         require_normalization(self.normalization, "batch", "group", "layer", "none")
         require_width("network.width", self.width, self.normalization)
-        require(self.activation in _ACTIVATIONS, "network.activation", "relu or gelu", self.activation)
+        require_activation(self.activation)
 
     @property
     def name(self) -> str:
         """One phrase for reports and figures."""
-        smooth = "" if self.activation == "relu" else f" and {self.activation.upper()}"
-        return f"ResNet-{self.depth} of width {self.width} with {PHRASES[self.normalization]}{smooth}"
+        return f"ResNet-{self.depth} of width {self.width} with {phrase(self.normalization, self.activation)}"
 
     def build(
         self, channels: int, classes: int, generator: torch.Generator | None = None, size: tuple[int, ...] = ()

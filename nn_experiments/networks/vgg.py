@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from entropy_sim.errors import require
 from nn_experiments.networks._layers import (
-    PHRASES,
+    Activation,
     Normalization,
     apart_from_the_global_generator,
     convolution,
     initialise,
     normalization_layer,
+    phrase,
+    require_activation,
     require_normalization,
     require_width,
 )
@@ -32,7 +34,13 @@ class VGGModule(nn.Module):
     """Five stages of 3x3 convolutions, each ended by 2x2 max pooling (see `VGG`); the mean over pixels; linear."""
 
     def __init__(
-        self, channels: int, classes: int, stages: tuple[int, ...], width: int, normalization: Normalization
+        self,
+        channels: int,
+        classes: int,
+        stages: tuple[int, ...],
+        width: int,
+        normalization: Normalization,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList()
@@ -42,7 +50,7 @@ class VGGModule(nn.Module):
                 layers += [
                     convolution(channels, width * factor, bias=normalization == "none"),
                     normalization_layer(normalization, width * factor),
-                    nn.ReLU(),
+                    nn.ReLU() if activation == "relu" else nn.GELU(),
                 ]
                 channels = width * factor
             self.stages.append(nn.Sequential(*layers))
@@ -71,16 +79,19 @@ class VGG:
     """Channels of the first stage; 64 in the paper."""
     normalization: Normalization = "batch"
     """After every convolution; group: 4 groups of channels; layer: all channels and pixels of an image."""
+    activation: Activation = "relu"
+    """Of all convolutions; gelu leaves only the kinks of the max pooling."""
 
     def __post_init__(self) -> None:
         require(self.depth in STAGES, "network.depth", "11, 13, 16 or 19", self.depth)
         require_normalization(self.normalization, "batch", "group", "layer", "none")
         require_width("network.width", self.width, self.normalization)
+        require_activation(self.activation)
 
     @property
     def name(self) -> str:
         """One phrase for reports and figures."""
-        return f"VGG-{self.depth} of width {self.width} with {PHRASES[self.normalization]}"
+        return f"VGG-{self.depth} of width {self.width} with {phrase(self.normalization, self.activation)}"
 
     def build(
         self, channels: int, classes: int, generator: torch.Generator | None = None, size: tuple[int, ...] = ()
@@ -90,7 +101,8 @@ class VGG:
         Initial values as in `ResNet.build`, from `generator` alone.
         """
         with apart_from_the_global_generator():
-            module = VGGModule(channels, classes, STAGES[self.depth], self.width, self.normalization)
+            stages = STAGES[self.depth]
+            module = VGGModule(channels, classes, stages, self.width, self.normalization, self.activation)
         initialise(module, generator)
         return module
 

@@ -5,31 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from entropy_sim.errors import require
 from nn_experiments.networks._layers import (
-    PHRASES,
+    ACTIVATIONS,
+    Activation,
     Normalization,
     apart_from_the_global_generator,
     convolution,
     initialise,
     normalization_layer,
+    phrase,
+    require_activation,
     require_normalization,
     require_width,
 )
 
 
 class PreActivationBlock(nn.Module):
-    """Norm, ReLU and 3x3 convolution, twice, and a shortcut.
+    """Norm, activation and 3x3 convolution, twice, and a shortcut.
 
     Where the number of channels changes, the shortcut is a 1x1 convolution of the *activated* input, as in the authors'
     code; else it is the input itself.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int, normalization: Normalization) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, stride: int, normalization: Normalization, activation: Activation
+    ) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         bias = normalization == "none"
         self.norm1 = normalization_layer(normalization, channels_in)
         self.conv1 = convolution(channels_in, channels_out, stride=stride, bias=bias)
@@ -40,18 +45,26 @@ class PreActivationBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = F.relu(self.norm1(x))
-        out = self.conv2(F.relu(self.norm2(self.conv1(activated))))
+        activated = self.activation(self.norm1(x))
+        out = self.conv2(self.activation(self.norm2(self.conv1(activated))))
         return out + (x if self.shortcut is None else self.shortcut(activated))
 
 
 class WideResNetModule(nn.Module):
-    """A 3x3 stem, three stages at full, half and quarter resolution, norm, ReLU, mean over pixels, one linear map."""
+    """A 3x3 stem, three stages at full, half and quarter resolution, norm and activation, mean over pixels, linear."""
 
     def __init__(
-        self, channels: int, classes: int, blocks: int, width: int, factor: int, normalization: Normalization
+        self,
+        channels: int,
+        classes: int,
+        blocks: int,
+        width: int,
+        factor: int,
+        normalization: Normalization,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         self.stem = convolution(channels, width, bias=normalization == "none")
         stages: list[nn.Module] = []
         channels_in = width
@@ -59,14 +72,14 @@ class WideResNetModule(nn.Module):
             channels_out = width * factor * 2**stage
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
-                stages.append(PreActivationBlock(channels_in, channels_out, stride, normalization))
+                stages.append(PreActivationBlock(channels_in, channels_out, stride, normalization, activation))
                 channels_in = channels_out
         self.stages = nn.Sequential(*stages)
         self.norm = normalization_layer(normalization, channels_in)
         self.linear = nn.Linear(channels_in, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.stages(self.stem(x))))
+        x = self.activation(self.norm(self.stages(self.stem(x))))
         return self.linear(x.mean(dim=(-2, -1)))
 
 
@@ -84,18 +97,22 @@ class WideResNet:
     width: int = 16
     """Channels of the stem; 16 in the paper."""
     normalization: Normalization = "batch"
-    """Before every ReLU; group: 4 groups of channels; layer: all channels and pixels of an image."""
+    """Before every activation; group: 4 groups of channels; layer: all channels and pixels of an image."""
+    activation: Activation = "relu"
+    """gelu makes the loss smooth: with relu the Hessian jumps wherever a unit switches, and has no derivative."""
 
     def __post_init__(self) -> None:
         require(self.depth >= 10 and (self.depth - 4) % 6 == 0, "network.depth", "6 n + 4 (10, 16, 22, …)", self.depth)
         require(self.widen_factor >= 1, "network.widen_factor", "a number >= 1", self.widen_factor)
         require_normalization(self.normalization, "batch", "group", "layer", "none")
         require_width("network.width", self.width, self.normalization)
+        require_activation(self.activation)
 
     @property
     def name(self) -> str:
         """One phrase for reports and figures."""
-        return f"WRN-{self.depth}-{self.widen_factor} of width {self.width} with {PHRASES[self.normalization]}"
+        kind = phrase(self.normalization, self.activation)
+        return f"WRN-{self.depth}-{self.widen_factor} of width {self.width} with {kind}"
 
     def build(
         self, channels: int, classes: int, generator: torch.Generator | None = None, size: tuple[int, ...] = ()
@@ -106,7 +123,9 @@ class WideResNet:
         """
         blocks = (self.depth - 4) // 6
         with apart_from_the_global_generator():
-            module = WideResNetModule(channels, classes, blocks, self.width, self.widen_factor, self.normalization)
+            module = WideResNetModule(
+                channels, classes, blocks, self.width, self.widen_factor, self.normalization, self.activation
+            )
         initialise(module, generator)
         return module
 
