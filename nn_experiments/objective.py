@@ -78,7 +78,7 @@ class Objective:
         self.group_size = group_size if batch_norms(module) and mode == "batch" else None
         if self.group_size is not None:
             require(1 < self.group_size <= len(inputs), "group_size", f"2…{len(inputs)}", self.group_size)
-        self._groups = 1
+        self._groups, self._interleaved = 1, True
         self._prepare_normalization()
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
@@ -105,13 +105,17 @@ class Objective:
     def _normalize(self, layer: _BatchNorm, x: Tensor) -> Tensor:
         """BatchNorm of m interleaved groups (sample j belongs to group j mod m), each by its own statistics.
 
-        The groups become channels by a mere view, so this costs no more than BatchNorm of one group.
+        The groups become channels by a mere view, so this costs no more than BatchNorm of one group. Where the channels
+        come last in memory they cannot, and the groups lie one after the other.
         """
         groups = self._groups
         weight: Tensor | None = layer.weight
         bias: Tensor | None = layer.bias
         if groups > 1 and len(x) != groups * (self.group_size or 0):
             raise UserError(f"network: expected BatchNorm over whole samples, found an input of shape {tuple(x.shape)}")
+        if groups > 1 and not self._interleaved:
+            parts = x.split(len(x) // groups)
+            return torch.cat([F.batch_norm(p, None, None, weight, bias, training=True, eps=layer.eps) for p in parts])
         if groups > 1 and weight is not None and bias is not None:
             weight, bias = weight.repeat(groups), bias.repeat(groups)
         wide = x.reshape(len(x) // groups, -1, *x.shape[2:])
@@ -181,6 +185,9 @@ class Objective:
             return self.module(inputs)
         if self._groups == 0 or len(inputs) % group:
             raise UserError(f"batch_size: expected a multiple of the group size {group}, found {len(inputs)}")
+        self._interleaved = inputs.is_contiguous() or not inputs.is_contiguous(memory_format=torch.channels_last)
+        if not self._interleaved:
+            return self.module(inputs)
         interleaved = inputs.reshape(self._groups, group, *inputs.shape[1:]).transpose(0, 1).reshape(inputs.shape)
         outputs = self.module(interleaved)
         return outputs.view(group, self._groups, *outputs.shape[1:]).transpose(0, 1).reshape(outputs.shape)

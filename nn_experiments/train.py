@@ -342,8 +342,6 @@ class _Session:
         inputs = objective.inputs[batch]
         if training.augmentation is not None:
             inputs = training.augmentation(inputs, self.draws)
-        if training.channels_last and inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self._arithmetic():
             loss, gradient = objective.value_and_gradient(self.theta, batch, inputs=inputs)
         self.update.step(self.theta, gradient, rate, lambda: (inputs, objective.targets[batch]))
