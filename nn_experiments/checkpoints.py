@@ -56,30 +56,67 @@ def load(path: Path | str, objective: Objective) -> tuple[Tensor, dict[str, Any]
 
     Raises UserError if a file is missing, unreadable, changed since it was saved, or of another architecture.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = _checked_name(path)
     content = _sidecar(path)
     if not path.is_file():
         raise UserError(f"{path}: expected a checkpoint, found no such file")
     if content["sha256"] != (found := _checksum(path)):
         raise UserError(
-            f"{path}: expected SHA-256 {content['sha256'][:12]}…, found {found[:12]}… (damaged or replaced)"
+            f"{path}: expected SHA-256 {content['sha256'][:12]}…, found {found[:12]}… (damaged or replaced: delete it, "
+            "or --overwrite, to make it anew)"
         )
     expected = architecture(objective)
     if difference := _difference(expected, content["architecture"]):
         raise UserError(f"{path}: {difference}")
-    try:
-        tensors = load_file(str(path))
-    except SafetensorError as error:
-        raise UserError(f"{path}: expected a safetensors file, found {error}") from error
+    tensors = _tensors(path)
     leading = content.get("points", [])
     shapes = [[name, list(tensors[name].shape[len(leading) :])] for name in objective.names if name in tensors]
     if difference := _difference(expected, {**expected, "parameters": shapes}):
         raise UserError(f"{path}: {difference}")
     theta = torch.cat([tensors[name].reshape(*leading, -1) for name in objective.names], dim=-1)
     return theta.to(objective.device, objective.dtype), content["record"]
+
+
+def load_parameters(path: Path | str, objective: Objective) -> Tensor:
+    """theta (D,) from anybody's safetensors file of a `state_dict`, on the objective's device and in its type.
+
+    Buffers and parameters that are not trained may be in the file, and are not used. Raises UserError, naming the
+    tensor, its expected and its found shape, if one is missing, misshapen, not finite, or none of the network's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: expected a checkpoint, found no such file")
+    tensors = _tensors(path)
+    for name, shape in zip(objective.names, objective.shapes, strict=True):
+        if name not in tensors:
+            others = sorted(set(tensors) - set(objective.names))
+            found = f"only others, such as {others[0]}" if others else "none"
+            raise UserError(f"{path}: expected a tensor {name} of shape {list(shape)}, found {found}")
+        if (present := list(tensors[name].shape)) != list(shape):
+            raise UserError(f"{path}: expected {name} of shape {list(shape)}, found {present}")
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise UserError(f"{path}: expected finite numbers in {name}, found others")
+    module = objective.module
+    known = {name for name, _ in module.named_parameters()}
+    for prefix, part in module.named_modules():
+        known |= {
+            f"{prefix}.{name}" if prefix else name for name in part._buffers
+        }  # None in batch-statistics mode, too
+    if unknown := sorted(set(tensors) - known):
+        extra = f"{unknown[0]} of shape {list(tensors[unknown[0]].shape)}"
+        raise UserError(f"{path}: expected tensors of the network, found also {extra}")
+    theta = torch.cat([tensors[name].reshape(-1).to(objective.dtype) for name in objective.names])
+    return theta.to(objective.device)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(str(path))
+    except SafetensorError as error:
+        raise UserError(f"{path}: expected a safetensors file, found {error}") from error
 
 
 def _checked_name(path: Path | str) -> Path:

@@ -10,6 +10,7 @@ from entropy_sim.errors import UserError
 from nn_experiments import checkpoints
 from nn_experiments.experiment import Experiment
 from nn_experiments.networks.resnet import ResNet
+from nn_experiments.objective import generator
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_a_changed_file_is_refused(saved, experiment):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"minimum.safetensors: expected SHA-256 .* \(damaged or replaced\)"):
+    with pytest.raises(UserError, match=r"minimum.safetensors: expected SHA-256 .* \(damaged or replaced: delete it"):
         checkpoints.load(path, experiment.objective())
 
 
@@ -117,3 +118,52 @@ def test_nothing_half_written(saved, experiment, monkeypatch):
     assert path.read_bytes() == before
     assert sorted(p.name for p in path.parent.iterdir()) == ["minimum.json", "minimum.safetensors"]
     assert torch.equal(checkpoints.load(path, experiment.objective())[0], theta)
+
+
+# --- other people's files ---------------------------------------------------------------------------------------------
+
+
+def foreign(tmp_path, experiment, change=lambda tensors: tensors):
+    """A state_dict with running statistics, as a user saves it."""
+    module = experiment.network.build(1, 10, generator(3))
+    path = tmp_path / "theirs.safetensors"
+    save_file(change({name: tensor.clone() for name, tensor in module.state_dict().items()}), path)
+    return path, torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+
+
+def test_a_state_dict_with_its_buffers_is_loaded(tmp_path, experiment):
+    path, theta = foreign(tmp_path, experiment)
+    assert any("running_mean" in name for name in load_file(path))
+    for mode in ("batch", "evaluation"):
+        assert torch.equal(checkpoints.load_parameters(path, experiment.objective(mode=mode)), theta)
+    doubled = checkpoints.load_parameters(path, experiment.objective(dtype=torch.float64))
+    assert doubled.dtype == torch.float64
+    assert torch.equal(doubled.float(), theta)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: {k: v for k, v in t.items() if k != "linear.bias"},
+            r"a tensor linear.bias of shape \[10\], found on",
+        ),
+        (lambda t: {f"module.{k}": v for k, v in t.items()}, "found only others, such as module.linear.bias"),
+        (lambda t: t | {"linear.bias": torch.zeros(5)}, r"expected linear.bias of shape \[10\], found \[5\]"),
+        (lambda t: t | {"linear.bias": torch.full((10,), torch.nan)}, "expected finite numbers in linear.bias"),
+        (lambda t: t | {"head.bias": torch.zeros(7)}, r"found also head.bias of shape \[7\]"),
+    ],
+)
+def test_a_state_dict_of_another_network_is_refused(tmp_path, experiment, change, message):
+    path, _ = foreign(tmp_path, experiment, change)
+    with pytest.raises(UserError, match=message):
+        checkpoints.load_parameters(path, experiment.objective())
+
+
+def test_what_is_no_checkpoint(tmp_path, experiment):
+    path = tmp_path / "theirs.safetensors"
+    with pytest.raises(UserError, match="expected a checkpoint, found no such file"):
+        checkpoints.load_parameters(path, experiment.objective())
+    path.write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="expected a safetensors file"):
+        checkpoints.load_parameters(path, experiment.objective())
