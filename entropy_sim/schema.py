@@ -82,6 +82,7 @@ def _escape_variables() -> dict[str, Variable]:
         "first_passage_time": Variable(each, time, "first-passage time", required=True),  # NaN where not escaped
         "escaped": Variable(each, "1", "escaped before the end of the run", required=True),
         "diverged": Variable(each, "1", "diverged before it escaped"),
+        "distance": Variable(each, "parameter", "distance from the path, at the escape or at the end"),
         "side": Variable(each, "1", "side of the escape (1: upper level, -1: lower level, 0: none)"),
         "duration": Variable(one, time, "time of observation"),
         "rate": Variable(one, "loss / parameter^2", "escape rate"),
@@ -192,6 +193,7 @@ GROUPS: Mapping[str, Group] = {
     "relaxation": Group(
         variables={
             "position": Variable(("start", "replica", "time"), "1", "position s along the path", required=True),
+            "position_null": Variable(("start", "time"), "1", "position s of random displacements of the same length"),
             "distance": Variable(("start", "replica", "time"), "parameter", "distance from the path"),
             "loss": Variable(("start", "replica", "time"), "loss", "training loss"),
             "parameter_norm": Variable(("start", "replica", "time"), "parameter", "parameter norm"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_MODULES = {"MeanForce": "mean_force", "Profile": "profile", "Relaxation": "relaxation"}
+_MODULES = {"Escape": "escape", "MeanForce": "mean_force", "Profile": "profile", "Relaxation": "relaxation"}
 
 __all__ = sorted(_MODULES)
 

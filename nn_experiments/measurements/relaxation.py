@@ -17,20 +17,27 @@ from torch import Tensor
 from entropy_sim import path_geometry, schema
 from entropy_sim.errors import require
 from nn_experiments.curvature import subset
-from nn_experiments.dynamics import DIVERGED_DISTANCE, attributes, check_step, full_batch_trajectory, sgd
+from nn_experiments.dynamics import attributes, check_step, full_batch_trajectory
 from nn_experiments.experiment import AnyExperiment
+from nn_experiments.measurements._follow import Follower, Projection, released
+from nn_experiments.measurements._null import null_positions
 from nn_experiments.noise import Minibatch
 from nn_experiments.objective import Objective, generator
 from nn_experiments.workers import Workers
 
 Floats = npt.NDArray[np.float64]
 
+#: Tells the null control's random numbers from those of the replicas.
+_NULL_STREAM = 1 << 31
+
 
 @dataclass(frozen=True)
 class Relaxation:
     """Heavy-ball SGD released on the path at s = starts, at rest, and followed by its nearest point on the path.
 
-    Some starts are released once more without noise, for the same time. Times are t = η · step / (1 − β).
+    Some starts are released once more without noise, for the same time. Times are t = η · step / (1 − β). A null
+    control says what s would be read off if the displacement had nothing to do with the path: random directions, of the
+    length that the replicas' distance has at each time (`_null.null_positions`).
     """
 
     starts: tuple[float, ...] = (0.2, 0.3, 0.5, 0.7, 0.8)
@@ -56,6 +63,11 @@ class Relaxation:
     with η and β."""
     search: float = 0.15
     """The nearest point is sought within this distance in s of the record before, lest it jump."""
+    projection: Projection = "nearest"
+    """How s is read off: the nearest point of the polyline, which waits at its corners (the path points), or the plane
+    normal to the path on which the network lies."""
+    null_draws: int = 16
+    """Random displacements per replica in the null control; 0: none."""
     loss_samples: int | None = 512
     """Size of the fixed subset of the training data (whole groups) on which the loss is recorded; None: all."""
     seed: int = 0
@@ -94,6 +106,8 @@ class Relaxation:
             "a number >= 1",
             self.loss_samples,
         )
+        require(self.projection in ("nearest", "plane"), "relaxation.projection", "nearest or plane", self.projection)
+        require(self.null_draws >= 0, "relaxation.null_draws", "a number >= 0", self.null_draws)
         require(self.seed >= 0, "relaxation.seed", "a number >= 0", self.seed)
 
     @property
@@ -141,7 +155,24 @@ class Relaxation:
             "diverged": (dims, diverged),
             **{name: ((*dims, "time"), values) for name, values in series.items()},
         }
+        if self.null_draws:
+            null, stderr = self._null(points, series["distance"][0])
+            variables["position_null"] = (("start", "time"), null)
+            variables["position_null_stderr"] = (("start", "time"), stderr)
         return schema.make("relaxation", variables, self._attributes(objective, points))
+
+    def _null(self, points: Tensor, distance: Floats) -> tuple[Floats, Floats]:
+        """Mean and standard error of the null control's s, (starts, times), for distance (starts, replicas, times)."""
+        mean, stderr = np.full((2, len(self.starts), self.records + 1), np.nan)
+        for i, start in enumerate(self.starts):
+            random = np.random.default_rng((_NULL_STREAM, self.seed, i))
+            found = null_positions(points, start, distance[i], self.null_draws, self.projection, self.search, random)
+            values = found.reshape(-1, self.records + 1)
+            for t in range(self.records + 1):
+                kept = values[np.isfinite(values[:, t]), t]  # of replicas that have not diverged
+                if kept.size > 1:
+                    mean[i, t], stderr[i, t] = kept.mean(), kept.std(ddof=1) / np.sqrt(kept.size)
+        return mean, stderr
 
     def _attributes(self, objective: Objective, points: Tensor) -> dict[str, Any]:
         control = (
@@ -152,6 +183,8 @@ class Relaxation:
         return {
             **attributes(self, objective, control if self.control_starts else None),
             "loss_samples": len(subset(objective, self.loss_samples)),
+            "projection": self.projection,
+            "null_draws": self.null_draws,
             "arc_length": float(path_geometry.arc_length(points)[-1]),
         }
 
@@ -171,11 +204,6 @@ def _run_unit(
     config, experiment, path, start, (control, position, replica), device = unit
     objective = experiment.objective(device=device)
     points, theta = (torch.as_tensor(a).to(objective.device, objective.dtype).clone() for a in (path, start))
-    options: dict[str, Any] = {
-        "learning_rate": config.learning_rate,
-        "momentum": config.momentum,
-        "weight_decay": config.weight_decay,
-    }
     stride = config.stride
     if control:
         flow_step = None
@@ -183,10 +211,16 @@ def _run_unit(
             interval = float(config.times[1])
             stride = math.ceil(interval / config.control_step)
             flow_step = interval / stride
-        trajectory = full_batch_trajectory(objective, theta, flow_step=flow_step, **options)
+        trajectory = full_batch_trajectory(
+            objective,
+            theta,
+            learning_rate=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            flow_step=flow_step,
+        )
     else:
-        draws, noise = generator(config.seed, position, replica), config.noise
-        trajectory = sgd(lambda at: noise.gradient(objective, at, draws), theta, **options)
+        trajectory = released(config, objective, theta, generator(config.seed, position, replica))
     states = (state[0] for state in islice(trajectory, 0, None, stride))
     return _observe(config, objective, points, states)
 
@@ -196,15 +230,13 @@ def _observe(
 ) -> tuple[_Records, bool]:
     """Records of a trajectory, until it ends or diverges (NaN from then on)."""
     indices = subset(objective, config.loss_samples)
-    limit = DIVERGED_DISTANCE * max(float(points.norm(dim=1).max()), 1.0)
+    follower = Follower(points, config.projection, config.search)
     records = _Records(*(np.full(config.records + 1, np.nan) for _ in _Records._fields))
-    s, window = None, None
     for n, theta in enumerate(islice(states, config.records + 1)):
-        s, distance = path_geometry.project(points, theta, s, window)
-        if not distance < limit:
+        found = follower.look(theta)
+        if found is None:
             return records, True
-        window = config.search
-        records.position[n], records.distance[n] = s, distance
+        records.position[n], records.distance[n] = found
         records.loss[n] = _loss(objective, theta, indices)
         records.parameter_norm[n] = float(theta.norm())
     return records, False

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from entropy_sim.errors import UserError
 from nn_experiments.measurements import Relaxation
+from nn_experiments.measurements._follow import NormalPlanes, Projection
 from nn_experiments.noise import Minibatch
 from nn_experiments.objective import Objective
 
@@ -47,6 +48,7 @@ class Backwards:
         return [function(u) for u in reversed(list(units))][::-1]
 
 
+PROJECTIONS: tuple[Projection, Projection] = ("nearest", "plane")
 FULL = Relaxation(
     starts=(0.0, 0.2, 0.5),
     replicas=2,
@@ -156,6 +158,47 @@ def test_loss_is_that_of_a_fixed_subset_of_whole_groups() -> None:
     assert found.attrs["arc_length"] == 2.0
 
 
+def test_null_control_has_the_lengths_of_the_replicas_and_changes_nothing_else() -> None:
+    """On a straight path in 2 dimensions s scatters by r/√2 in units of the path's length, 2, about the start (z)."""
+    config = replace(FULL, starts=(0.4, 0.6), replicas=3, control_starts=(0.4,), null_draws=200)
+    found, without = run(config), run(replace(config, null_draws=0))
+    xr.testing.assert_identical(
+        found.drop_vars(["position_null", "position_null_stderr"]).drop_attrs(), without.drop_attrs()
+    )
+    assert found["position_null"].dims == ("start", "time")
+    assert (found.attrs["null_draws"], found.attrs["projection"]) == (200, "nearest")
+    null, stderr = found["position_null"].values, found["position_null_stderr"].values
+    np.testing.assert_allclose(null[:, 0], config.starts, atol=1e-12)
+    distance = np.abs(gradient_descent(0.4, 5)[1])
+    assert stderr[0, 1] == pytest.approx(distance / math.sqrt(2) / 2 / math.sqrt(600), rel=0.1)
+    assert np.abs((null[:, 1] - config.starts) / stderr[:, 1]).max() < 4
+    assert not np.array_equal(null[0, 1:] - 0.4, null[1, 1:] - 0.6)
+    xr.testing.assert_identical(found, run(config, workers=Backwards()))
+
+
+def test_null_control_leaves_out_what_has_diverged() -> None:
+    found = run(replace(FULL, learning_rate=1.0, duration=80.0, starts=(0.2,), control_starts=()))
+    assert np.isfinite(found["position_null"].values[0, 0])
+    assert np.isnan(found["position_null"].values[0, 1:]).all()
+
+
+def test_planes_follow_where_the_nearest_point_waits_at_a_corner() -> None:
+    """Released beside a corner, θ moves away to its outside first and then slowly past it."""
+    corner = torch.tensor([[0.0, 0.0], [1.0, 0.5], [2.0, 0.0]], dtype=DOUBLE)
+    config = replace(FULL, starts=(0.45,), replicas=1, control_starts=(), duration=4.0)
+    nearest, plane = (
+        run(replace(config, projection=p), points=corner)["position"].values[0, 0, 0] for p in PROJECTIONS
+    )
+    theta = [torch.tensor(1 + np.array([-0.1, -0.55]) * (1 - 0.1 * np.array(CURVATURE)) ** (5 * n)) for n in range(9)]
+    s = 0.45
+    for n, at in enumerate(theta):
+        s = NormalPlanes(corner).position(at, s)[0]
+        assert plane[n] == pytest.approx(s, abs=1e-9)
+    assert (nearest[2:] == 0.5).all()
+    assert (np.diff(plane[2:]) > 0).all()
+    assert plane[-1] < 0.5
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -168,6 +211,8 @@ def test_loss_is_that_of_a_fixed_subset_of_whole_groups() -> None:
         ({"duration": 0.7}, r"duration: expected at least one step a record \(a time of 0.8\)"),
         ({"control_step": 0.0}, "control_step: expected a positive number"),
         ({"search": 0.0}, "search: expected a number in"),
+        ({"projection": "spline"}, "projection: expected nearest or plane"),
+        ({"null_draws": -1}, "null_draws: expected a number >= 0"),
         ({"loss_samples": 0}, "loss_samples: expected a number >= 1"),
         ({"seed": -1}, "seed: expected a number >= 0"),
     ],
