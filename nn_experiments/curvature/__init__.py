@@ -5,23 +5,34 @@ it), t a unit tangent, Q = 1 − t tᵀ. Random probes are drawn once and shared
 curvature of two points is compared with the same random numbers.
 """
 
-from nn_experiments.curvature.eigenvalues import Spectrum, lanczos
+from nn_experiments.curvature.eigenvalues import Quadrature, Spectrum, density, lanczos, quadrature
 from nn_experiments.curvature.estimate import Estimate, rademacher
-from nn_experiments.curvature.noise import GradientNoise, gradient_noise
-from nn_experiments.curvature.operators import HessianOperator, full_precision, subset
+from nn_experiments.curvature.fisher import categorical, fisher_trace, gaussian
+from nn_experiments.curvature.noise import Alignment, GradientNoise, alignment, gradient_noise
+from nn_experiments.curvature.operators import GaussNewtonOperator, HessianOperator, full_precision, scaled, subset
 from nn_experiments.curvature.traces import Hutchinson, Traces, block_norms
 
 __all__ = [
+    "Alignment",
     "Estimate",
+    "GaussNewtonOperator",
     "GradientNoise",
     "HessianOperator",
     "Hutchinson",
+    "Quadrature",
     "Spectrum",
     "Traces",
+    "alignment",
     "block_norms",
+    "categorical",
+    "density",
+    "fisher_trace",
     "full_precision",
+    "gaussian",
     "gradient_noise",
     "lanczos",
+    "quadrature",
     "rademacher",
+    "scaled",
     "subset",
 ]

@@ -1,16 +1,20 @@
-"""Matrix-free curvature: products of the Hessian with vectors, and what they are taken over."""
+"""Matrix-free curvature: products of the Hessian or the Gauss–Newton matrix with vectors, and over which samples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from entropy_sim.errors import require
+from nn_experiments.curvature._second_order import second_order
 from nn_experiments.objective import Objective
+
+Operator = Callable[[Tensor], Tensor]
 
 
 @contextmanager
@@ -40,14 +44,11 @@ def subset(objective: Objective, samples: int | None) -> Tensor:
     return indices[: samples - samples % group]
 
 
-class HessianOperator:
-    """v → H v at `theta` (D,), by reverse-over-reverse differentiation, H averaged over the samples `indices`.
+class _Products:
+    """Products with a symmetric matrix that is a mean over samples: each chunk of them adds its share.
 
-    The graph of the gradient is kept for up to `kept` samples and used again by every product (Pearlmutter, Neural
-    Computation 6, 1994; a product then costs about 1.4 gradients); samples beyond them are differentiated anew at each
-    call, in chunks of about `chunk`, so memory stays bounded.
-
-    `gradient` (D,) and `loss` are those of the same samples.
+    The graphs of up to `kept` samples are built once and used again by every product; samples beyond them are
+    differentiated anew at each call, in chunks of about `chunk`, so memory stays bounded.
     """
 
     def __init__(
@@ -62,38 +63,117 @@ class HessianOperator:
         self.objective, self.theta = objective, theta.detach().clone()
         indices = objective.full_batch() if indices is None else indices
         self._parts = list(objective.chunks(indices, chunk))
-        self._graphs: list[Sequence[Tensor]] = []
-        self.gradient = torch.zeros_like(self.theta)
-        self.loss = 0.0
+        self._graphs: list[Any] = []
         objective.load(self.theta)
         seen = 0
         for part, share in self._parts:
             seen += len(part)
-            loss, gradients = self._differentiate(part, share, create_graph=seen <= kept)
-            if seen <= kept:
-                self._graphs.append(gradients)
-            self.loss += loss
-            self.gradient += self._flatten(gradients)
+            self._begin(part, share, seen <= kept)
 
-    def _differentiate(self, part: Tensor, share: float, create_graph: bool = True) -> tuple[float, Sequence[Tensor]]:
-        loss = share * self.objective.loss_at(part)
-        return float(loss.detach()), torch.autograd.grad(loss, self.objective.parameters, create_graph=create_graph)
+    def _begin(self, part: Tensor, share: float, keep: bool) -> None:
+        if keep:
+            self._graphs.append(self._graph(part, share))
+
+    def _graph(self, part: Tensor, share: float) -> Any:
+        """All that products with the matrix of these samples have in common."""
+        raise NotImplementedError
+
+    def _product(self, graph: Any, vector: Sequence[Tensor]) -> Sequence[Tensor]:
+        raise NotImplementedError
 
     def _flatten(self, pieces: Sequence[Tensor]) -> Tensor:
         return torch.cat([p.detach().reshape(-1) for p in pieces])
 
     def __call__(self, vectors: Tensor) -> Tensor:
-        """H v for one vector (D,) or each row of (K, D)."""
+        """The product with one vector (D,) or with each row of (K, D)."""
         rows = vectors if vectors.ndim == 2 else vectors[None]
         # The graphs hold references to the module's parameters, which others may have moved since.
         self.objective.load(self.theta)
         products = torch.zeros_like(rows)
         for i, (part, share) in enumerate(self._parts):
-            gradients = self._graphs[i] if i < len(self._graphs) else self._differentiate(part, share)[1]
+            graph = self._graphs[i] if i < len(self._graphs) else self._graph(part, share)
             for k, row in enumerate(rows):
-                products[k] += self._flatten(
-                    torch.autograd.grad(
-                        gradients, self.objective.parameters, self.objective.unflatten(row), retain_graph=True
-                    )
-                )
+                products[k] += self._flatten(self._product(graph, self.objective.unflatten(row)))
         return products if vectors.ndim == 2 else products[0]
+
+
+class HessianOperator(_Products):
+    """v → H v at `theta` (D,), by reverse-over-reverse differentiation, H averaged over the samples `indices`.
+
+    The graph of the gradient is kept for up to `kept` samples and used again by every product (Pearlmutter, Neural
+    Computation 6, 1994); samples beyond them are differentiated anew at each call, in chunks of about `chunk`.
+
+    `gradient` (D,) and `loss` are those of the same samples.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        theta: Tensor,
+        indices: Tensor | None = None,
+        *,
+        chunk: int = 512,
+        kept: int = 2048,
+    ) -> None:
+        self.gradient = torch.zeros_like(theta)
+        self.loss = 0.0
+        super().__init__(objective, theta, indices, chunk=chunk, kept=kept)
+
+    def _begin(self, part: Tensor, share: float, keep: bool) -> None:
+        loss, gradients = self._differentiate(part, share, create_graph=keep)
+        if keep:
+            self._graphs.append(gradients)
+        self.loss += loss
+        self.gradient += self._flatten(gradients)
+
+    def _graph(self, part: Tensor, share: float) -> Sequence[Tensor]:
+        return self._differentiate(part, share, create_graph=True)[1]
+
+    def _differentiate(self, part: Tensor, share: float, create_graph: bool) -> tuple[float, Sequence[Tensor]]:
+        # Fused attention has no second derivative.
+        with second_order(), sdpa_kernel(SDPBackend.MATH):
+            loss = share * self.objective.loss_at(part)
+        return float(loss.detach()), torch.autograd.grad(loss, self.objective.parameters, create_graph=create_graph)
+
+    def _product(self, graph: Sequence[Tensor], vector: Sequence[Tensor]) -> Sequence[Tensor]:
+        return torch.autograd.grad(graph, self.objective.parameters, vector, retain_graph=True)
+
+
+class GaussNewtonOperator(_Products):
+    """v → G v at `theta` (D,) with the generalised Gauss–Newton matrix G = Σ_ij J_iᵀ (∂²ℓ/∂f_i ∂f_j) J_j.
+
+    J_i = ∂f_i/∂θ is the Jacobian of the outputs for sample i, in batch-statistics mode with its group's statistics
+    moving along; ℓ is the mean loss as a function of all outputs. H = G + Σ_i ∇_f ℓ · ∂²f, so G = H where the outputs
+    are linear in θ or the residuals vanish. Positive semidefinite if the loss is convex in the outputs.
+
+    For cross-entropy and for ½(f − y)² it is the **Fisher matrix** of the model whose negative log-likelihood the loss
+    is, F = (1/N) Σ_i E_{y ~ p(y|f_i)} ∇ℓ(f_i, y) ∇ℓ(f_i, y)ᵀ, with labels drawn from the *model*. It is neither the
+    "empirical Fisher" (the same with the data's labels, not centred, which vanishes where the model interpolates) nor
+    the covariance of the minibatch gradient (`gradient_noise`: centred, ∝ 1/B, of the sampling scheme).
+    Reference: Schraudolph, Neural Computation 14 (2002) 1723; Martens, JMLR 21 (2020) 146; Kunstner, Balles & Hennig,
+    NeurIPS 2019.
+    """
+
+    def _graph(self, part: Tensor, share: float) -> tuple[Tensor, ...]:
+        objective = self.objective
+        with sdpa_kernel(SDPBackend.MATH):
+            outputs = objective.forward(objective.inputs[part])
+        # Jᵀu is linear in u: its derivative with respect to u, applied to v, is J v.
+        dual = torch.zeros_like(outputs, requires_grad=True)
+        transposed = torch.autograd.grad(outputs, objective.parameters, dual, create_graph=True)
+        values = outputs.detach().requires_grad_()
+        loss = share * objective.loss(values, objective.targets[part])
+        (slope,) = torch.autograd.grad(loss, values, create_graph=True)
+        return outputs, dual, transposed, values, slope  # type: ignore[return-value]
+
+    def _product(self, graph: Any, vector: Sequence[Tensor]) -> Sequence[Tensor]:
+        outputs, dual, transposed, values, slope = graph
+        (change,) = torch.autograd.grad(transposed, dual, vector, retain_graph=True)
+        (force,) = torch.autograd.grad(slope, values, change, retain_graph=True)
+        return torch.autograd.grad(outputs, self.objective.parameters, force, retain_graph=True)
+
+
+def scaled(operator: Operator, diagonal: Tensor) -> Operator:
+    """v → S^½ A S^½ v for an operator A and the diagonal (D,) of S >= 0."""
+    root = diagonal.sqrt()
+    return lambda v: root * operator(root * v)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from entropy_sim.errors import require
 from nn_experiments.curvature.estimate import Estimate
-from nn_experiments.curvature.operators import HessianOperator
+from nn_experiments.curvature.operators import HessianOperator, Operator
 from nn_experiments.objective import Objective
 
 
@@ -43,16 +44,29 @@ class Hutchinson:
     The full batch is split into `parts` of whole groups, as equal as they can be, and probe k sees part k mod `parts`
     only: at the cost of K/parts products with the full Hessian the estimate is unbiased for the full batch, and its
     standard error contains that of the data. `parts=1` is the plain estimator. K must be a multiple of `parts`.
+    operator: `HessianOperator`, or `GaussNewtonOperator` for the traces of G. prepare(theta) is called before the
+    matrix at another theta is taken: in evaluation mode it estimates the running statistics anew.
     A Rademacher probe has the variance 2 Σ_{i≠j} H_ij².
     Reference: Hutchinson, Commun. Stat. Simul. Comput. 18 (1989) 1059.
     """
 
-    def __init__(self, objective: Objective, probes: Tensor, parts: int = 1, *, chunk: int = 512) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        probes: Tensor,
+        parts: int = 1,
+        *,
+        operator: Callable[..., Operator] = HessianOperator,
+        prepare: Callable[[Tensor], None] | None = None,
+        chunk: int = 512,
+        kept: int = 2048,
+    ) -> None:
         group = objective.group_size or 1
         groups = len(objective.full_batch()) // group
         require(1 <= parts <= groups, "parts", f"1…{groups}, the number of groups of data", parts)
         require(len(probes) % parts == 0, "probes", f"a multiple of the {parts} parts of the data", len(probes))
-        self.objective, self.probes, self.chunk = objective, probes, chunk
+        self.objective, self.probes, self.prepare = objective, probes, prepare
+        self.operator = partial(operator, objective, chunk=chunk, kept=kept)
         split = torch.tensor_split(objective.full_batch().view(groups, group), parts)
         self.parts = [part.reshape(-1) for part in split]
         shares = torch.tensor([len(part) for part in self.parts], dtype=torch.float64) * (parts / (groups * group))
@@ -76,9 +90,11 @@ class Hutchinson:
     def _forms(self, theta: Tensor, *left: Callable[[Tensor], Tensor]) -> Tensor:
         """zᵀ A H z of each probe for each A, given as z → Aᵀ z on rows; H is that of the probe's part. (A, K)."""
         forms = torch.empty(len(left), len(self.probes), dtype=torch.float64)
+        if self.prepare is not None:
+            self.prepare(theta)
         for p, part in enumerate(self.parts):
             probes = self.probes[p :: len(self.parts)]
-            images = HessianOperator(self.objective, theta, part, chunk=self.chunk)(probes).double()
+            images = self.operator(theta, part)(probes).double()
             for form, a in zip(forms, left, strict=True):
                 form[p :: len(self.parts)] = (a(probes.double()) * images).sum(-1).cpu()
         return forms
