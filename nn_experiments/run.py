@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,6 +180,7 @@ class _Directory:
                 f"--out: expected a new directory or a run of this configuration, found another configuration's "
                 f"{', '.join(others)} in {self.out} (--overwrite)"
             )
+        took: dict[Stage, float] = {}
         with Workers(processes) as workers:
             if any(states[s] != "same" for s in wanted):
                 workers.start()
@@ -186,12 +188,17 @@ class _Directory:
                 if states[s] == "same":
                     self.report(f"{s}: already done")
                     continue
+                began = time.monotonic()
                 if s == "train":
                     self._train(workers)
                 elif s == "path":
                     self._path(workers)
                 else:
                     self._measure(s, workers)
+                took[s] = time.monotonic() - began
+        if took:
+            each = ", ".join(f"{s} {seconds:.0f} s" for s, seconds in took.items())
+            self.report(f"time: {each}; together {sum(took.values()):.0f} s on {describe(self.device)}")
         return self.tree()
 
     def _train(self, workers: Workers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,12 @@ TINY = NetworkRun(
 def run(out: Path, config: NetworkRun = TINY, **options: object) -> tuple[xr.DataTree | None, list[str]]:
     lines: list[str] = []
     tree = config.run(out, processes=1, report=lines.append, **options)  # type: ignore[arg-type]
+    done = [line.split(":")[0] for line in lines if not line.endswith("already done")]
+    if done:  # what took how long is told last, of every stage that was done
+        took = lines.pop()
+        assert took.startswith("time: ")
+        assert re.findall(r"([a-z-]+) \d+ s", took.split(";")[0]) == list(dict.fromkeys(d for d in done if d != "time"))
+        assert took.endswith(" s on cpu")
     return tree, lines
 
 
