@@ -15,6 +15,8 @@ from typing import Any
 from benchmarks.peers.worker import processors, versions
 
 ROOT = Path(__file__).parents[1]
+#: Ours; the peers are float64 throughout, as is their idiom.
+FLOAT = "float64 (ours: state and forces; its normals come from uniforms of 32 bits by a transform in float32)"
 
 # Run in a process of its own with an empty cache: code loaded from numba's cache has no assembly to show.
 _SHOW_ASSEMBLY = """
@@ -30,13 +32,13 @@ for function in [o for o in gc.get_objects() if isinstance(o, Dispatcher)]:
             print(assembly)
 """
 _PACKED = re.compile(
-    r"^\s+v(?:(?:add|sub|mul|div|sqrt|min|max|rndscale)pd|fn?m(?:add|sub)\w*pd|pmuludq)\b.*$", re.MULTILINE
+    r"^\s+v(?:(?:add|sub|mul|div|sqrt|min|max|rndscale)p[ds]|fn?m(?:add|sub)\w*p[ds]|pmuludq)\b.*$", re.MULTILINE
 )
 _WIDTHS = {"zmm": 512, "ymm": 256, "xmm": 128}
 
 
 def simd(assembly: str) -> dict[str, int]:
-    """Packed float64 arithmetic and Philox multiplications in x86 assembly, counted by width of their registers."""
+    """Packed arithmetic of floats and Philox multiplications in x86 assembly, counted by width of their registers."""
     found = dict.fromkeys(_WIDTHS, 0)
     for line in _PACKED.findall(assembly):
         for name in _WIDTHS:
@@ -87,7 +89,7 @@ def environment(packages: tuple[str, ...]) -> dict[str, Any]:
     return {
         "processor": processor(),
         "processors": len(processors()),
-        "float": "float64",
+        "float": FLOAT,
         "simd": compiled_simd(),
         "host_simd": 512 if flags.get("avx512f") else 256 if flags.get("avx2") else 128,
         "numba_cpu_name": getattr(config, "CPU_NAME", None) or binding.get_host_cpu_name(),
@@ -105,7 +107,7 @@ def as_text(found: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{found['processor']}; {found['processors']} processors; load before {found['load_before']}",
-            f"float64; SIMD of our compiled code {width['bits']} bits {json.dumps(width.get('instructions', width))}, "
+            f"{FLOAT}; SIMD of our compiled code {width['bits']} bits {json.dumps(width.get('instructions', width))}, "
             f"of the processor {found['host_simd']} ({found['numba_cpu_name']})",
             f"Python {found['python']}, {versions_text}",
         ]

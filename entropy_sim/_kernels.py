@@ -11,7 +11,6 @@ takes part in no average, and costs nothing. Block functions must therefore neve
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import time
@@ -20,10 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import boolean, float64, int64, njit, types, uint64, void
+from numba import boolean, float32, float64, int64, types, uint64, void
 from tqdm import tqdm
 
-from entropy_sim._random import FASTMATH, fill_normals
+from entropy_sim._compiled import Compiled as Compiled
+from entropy_sim._compiled import inline as inline
+from entropy_sim._random import FILL, fill_normals
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,32 +40,11 @@ DIVERGENCE_BOUND = 1e8
 _CACHE = 2**18
 _SECONDS_PER_PIECE, _SECONDS_BETWEEN_SAVES = 0.2, 60.0
 
-_MATRIX, _VECTOR = float64[:, ::1], float64[::1]
+_MATRIX, _VECTOR, _NORMALS = float64[:, ::1], float64[::1], float32[:, ::1]
 _BLOCK = void(_MATRIX, _MATRIX, _VECTOR)
-_NOISE = void(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, uint64, int64, int64, _VECTOR)
+_NOISE = void(_MATRIX, _MATRIX, _MATRIX, _NORMALS, _MATRIX, uint64, int64, int64, _VECTOR)
 _UPDATE = void(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _VECTOR)
 _OBSERVE = void(_MATRIX, _MATRIX, _MATRIX, _MATRIX, int64, _MATRIX, _VECTOR)
-
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(FASTMATH)}
-
-#: Helper functions called inside a walker loop; LLVM must inline them or the loop does not vectorise.
-inline = njit(forceinline=True, error_model="numpy", fastmath=set(FASTMATH))
-
-
-class Compiled:
-    """A function that is compiled to one signature at its first use, or loaded from the cache on disk."""
-
-    def __init__(self, function: Callable[..., None], signature: Any) -> None:
-        functools.update_wrapper(self, function)
-        self._function, self._signature = function, signature
-
-    @functools.cached_property
-    def pointer(self) -> Any:
-        """The compiled function."""
-        return njit(self._signature, cache=True, **_OPTIONS)(self._function)
-
-    def __call__(self, *arguments: Any) -> None:
-        self.pointer(*arguments)
 
 
 def block_function(function: Callable[..., None]) -> Compiled:
@@ -78,9 +58,9 @@ def block_function(function: Callable[..., None]) -> Compiled:
 def noise_function(function: Callable[..., None]) -> Compiled:
     """Compile `f(theta, gradient, field, xi, noise, seed, first_walker, step, params)`, which fills noise (d, walkers).
 
-    field: what the noise's `field_function` left for this theta. xi (normals, walkers): fresh standard normals.
-    gradient may be changed: a drift of the noise's own is subtracted from it. Draws beyond the normals come from
-    `_random.philox` with the counter (first_walker + w, 2^31 + j, step, 0), which no normal uses.
+    field: what the noise's `field_function` left for this theta. xi (normals, walkers), float32: fresh standard
+    normals. gradient may be changed: a drift of the noise's own is subtracted from it. Draws beyond the normals come
+    from `_random.philox` with the counter (first_walker + w, 2^31 + j, step, 0), which no normal uses.
     """
     return Compiled(function, _NOISE)
 
@@ -103,13 +83,14 @@ def no_observer(theta, gradient, located, frame, index, out, params):  # type: i
     """Observes nothing."""
 
 
-_F_BLOCK, _F_NOISE, _F_UPDATE, _F_OBSERVE = (types.FunctionType(s) for s in (_BLOCK, _NOISE, _UPDATE, _OBSERVE))
+_F_BLOCK, _F_NOISE, _F_UPDATE, _F_OBSERVE, _F_FILL = (
+    types.FunctionType(s) for s in (_BLOCK, _NOISE, _UPDATE, _OBSERVE, FILL)
+)
 _CUBE = float64[:, :, ::1]
 
 
 # Not reassociated: on a coordinate axis theta must land on the anchor to the last bit.
-@njit(forceinline=True, error_model="numpy", fastmath={"contract"})
-def _project(theta, frame, scratch):  # type: ignore[no-untyped-def]
+def _onto_plane(theta, scratch, frame, field, memory, params):  # type: ignore[no-untyped-def]
     """Back onto the hyperplane through the anchor normal to the tangent: theta -= t (t.(theta - anchor))."""
     d, walkers = theta.shape
     for w in range(walkers):
@@ -122,12 +103,15 @@ def _project(theta, frame, scratch):  # type: ignore[no-untyped-def]
             theta[i, w] = frame[d + i, w] + ((theta[i, w] - frame[d + i, w]) - frame[i, w] * scratch[0, w])
 
 
+_project = Compiled(_onto_plane, _UPDATE, frozenset({"contract"}))
+
+
 _ADVANCE = void(
     *(_CUBE, _CUBE, _CUBE, _CUBE, int64[::1], int64, int64, int64),
-    *(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX),
+    *(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _NORMALS),
     *(uint64, int64, boolean, boolean, boolean, _F_BLOCK, _F_BLOCK, _VECTOR),
-    *(_F_NOISE, _VECTOR, _F_BLOCK, int64, _F_UPDATE, _VECTOR, _F_BLOCK),
-    *(_F_OBSERVE, _VECTOR, int64, int64, float64),
+    *(_F_NOISE, _VECTOR, _F_BLOCK, _F_FILL, int64, _F_UPDATE, _VECTOR, _F_BLOCK),
+    *(_F_UPDATE, _F_OBSERVE, _VECTOR, int64, int64, float64),
 )
 
 
@@ -157,10 +141,12 @@ def _advance(  # type: ignore[no-untyped-def]
     noise_function,
     noise_params,
     noise_field_function,
+    fill,  # `_random.fill_normals`, compiled apart
     normals,  # standard normals per walker and step
     update,
     update_params,
     update_field_function,
+    project,
     observe,
     observe_params,
     observe_from,
@@ -182,7 +168,7 @@ def _advance(  # type: ignore[no-untyped-def]
             if noisy:
                 if normals > 0 and step // per_batch != batch:
                     batch = step // per_batch
-                    fill_normals(xi, seed, walker, batch)
+                    fill(xi, seed, walker, batch)
                 if noise_field.shape[0] > 0:
                     noise_field_function(x, noise_field, landscape_params)
                 r = step % per_batch * normals
@@ -191,10 +177,15 @@ def _advance(  # type: ignore[no-untyped-def]
                 update_field_function(x, update_field, landscape_params)
             update(x, gradient, noise, update_field, carried, update_params)
             if constrained:
-                _project(x, held, gradient)
+                project(x, gradient, held, update_field, carried, update_params)
+            left = 0.0  # coordinates that have just left the bound: to look for them is cheaper than to write them all
             for i in range(d):
                 for w in range(walkers):
-                    x[i, w] = x[i, w] if abs(x[i, w]) <= bound else np.nan
+                    left += 1.0 if abs(x[i, w]) > bound else 0.0
+            if left > 0.0:
+                for i in range(d):
+                    for w in range(walkers):
+                        x[i, w] = x[i, w] if abs(x[i, w]) <= bound else np.nan
         done[b] = max(done[b], target)
 
 
@@ -269,10 +260,12 @@ class Ensemble:
             noise.function_for(landscape).pointer,
             noise.params(landscape, dynamics.time_step) if noisy else empty,
             (noise_field or never).pointer,
+            fill_normals.pointer,
             normals,
             dynamics.function.pointer,
             dynamics.params(),
             (update_field or never).pointer,
+            (dynamics.function if frame is None else _project).pointer,
             observer.pointer,
             empty if observer_params is None else observer_params,
             observe_from,
@@ -392,7 +385,8 @@ class Ensemble:
 
     def _piece(self, first_block: int, last_block: int, target: int) -> None:
         arrays = (self._theta, self._memory, self._frame, self._out, self._done)
-        workspace = (_aligned(rows, self._width) for rows in self._rows)
+        *rows, normals = self._rows
+        workspace = *(_aligned(n, self._width) for n in rows), _aligned(normals, self._width, dtype=np.float32)
         _advance_compiled(*arrays, first_block, last_block, target, *workspace, *self._arguments)
 
 
@@ -405,11 +399,11 @@ def block_width(walkers: int, rows: int, threads: int, most: int | None = None) 
     return min(widest, -(-walkers // (32 * blocks)) * 32)
 
 
-def _aligned(*shape: int) -> NDArray[np.float64]:
+def _aligned(*shape: int, dtype: type = np.float64) -> NDArray[Any]:
     """Zeros that begin at a multiple of 64 bytes: no vector, however wide, straddles two lines of the cache."""
-    size = math.prod(shape)
-    raw = np.zeros(size + 7)
-    first = -(raw.ctypes.data // 8) % 8
+    size, line = math.prod(shape), 64 // np.dtype(dtype).itemsize
+    raw = np.zeros(size + line, dtype=dtype)
+    first = -(raw.ctypes.data // raw.itemsize) % line
     return raw[first : first + size].reshape(shape)
 
 

@@ -28,7 +28,8 @@ from numba import types as numba_types
 from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError
 
-from entropy_sim._kernels import _BLOCK, _OPTIONS, _VECTOR, Compiled
+from entropy_sim._compiled import OPTIONS, Compiled
+from entropy_sim._kernels import _BLOCK, _VECTOR
 from entropy_sim.errors import UserError
 from entropy_sim.user_file import execute, line_of, one_line
 
@@ -61,7 +62,7 @@ class UserModule:
             if isinstance(function, types.FunctionType) and function.__globals__ is self.globals:
                 self._python[key] = plain[key]
                 # Compiled functions can only call compiled ones; nothing is compiled before it is called.
-                self.globals[key] = njit(**_OPTIONS)(function)
+                self.globals[key] = njit(**OPTIONS)(function)
 
     def _error(self, message: str) -> UserError:
         return one_line(self.option, message)
@@ -194,7 +195,7 @@ class UserModule:
     def _generate(self, text: str, function: Any, signature: Any, name: str = "") -> Any:
         namespace = {"np": np, "function": function}
         exec(text, namespace)
-        jit = njit(**_OPTIONS) if signature is None else functools.partial(njit, **_OPTIONS)(signature)
+        jit = njit(**OPTIONS) if signature is None else functools.partial(njit, **OPTIONS)(signature)
         try:
             return jit(namespace["f"])
         except NumbaError as error:

@@ -5,9 +5,75 @@ from __future__ import annotations
 import numpy as np
 from numba import int64, njit
 
-from entropy_sim._random import FASTMATH, fast_exp, fast_log
+from entropy_sim._compiled import FASTMATH
+from entropy_sim._kernels import inline
+from entropy_sim._random import fast_exp, fast_log
 
 FLAT, QUARTIC, BUMP, EXPONENTIAL, POWER, WALL, LINEAR, TABLE = range(8)
+
+
+#: Shapes that `shape_at` knows.
+SIMPLE = frozenset({FLAT, QUARTIC, BUMP, EXPONENTIAL, POWER, WALL, LINEAR})
+
+
+# Value and slope per s of the simple shapes (all but a table) at one s, from the four numbers of the record.
+@inline
+def _quartic(s, a, b, c, e):  # type: ignore[no-untyped-def]
+    u = (s - 0.5) * c
+    inside = 1.0 - u * u
+    return a + b * inside * inside, -4.0 * b * c * u * inside
+
+
+@inline
+def _bump(s, a, b, c, e):  # type: ignore[no-untyped-def]
+    u = (s - 0.5) * c
+    inside = max(0.0, 1.0 - u * u)
+    square = inside * inside
+    return a + b * square * inside, -6.0 * b * c * (u * square)
+
+
+@inline
+def _exponential(s, a, b, c, e):  # type: ignore[no-untyped-def]
+    value = a * fast_exp(b * s)
+    return value, b * value
+
+
+@inline
+def _power(s, a, b, c, e):  # type: ignore[no-untyped-def]
+    u = (s - c) * e
+    square = 1.0 + u * u
+    value = a * fast_exp(b * fast_log(square)) + (u - u)  # fast_log makes a number of NaN
+    return value, value * 2.0 * b * e * u / square
+
+
+@inline
+def _wall(s, a, b, c, e):  # type: ignore[no-untyped-def]
+    u = s - 0.5
+    beyond = max(0.0, abs(u) - b)
+    power = beyond if c == 2.0 else beyond * beyond * beyond
+    return a * power * beyond, c * a * power * (1.0 if u > 0.0 else -1.0)
+
+
+@inline
+def _linear(s, a, b, c, e):  # type: ignore[no-untyped-def]
+    return a + b * s, b
+
+
+@njit(inline="always")
+def shape_at(code, s, a, b, c, e):  # type: ignore[no-untyped-def]
+    """Value and slope per s of a simple shape at one s. For a code that is known when the caller is compiled: numba
+    inlines this before it looks at types, and then leaves out, uncompiled, what is not asked for."""
+    if code == BUMP:
+        return _bump(s, a, b, c, e)
+    if code == QUARTIC:
+        return _quartic(s, a, b, c, e)
+    if code == EXPONENTIAL:
+        return _exponential(s, a, b, c, e)
+    if code == POWER:
+        return _power(s, a, b, c, e)
+    if code == WALL:
+        return _wall(s, a, b, c, e)
+    return _linear(s, a, b, c, e)
 
 
 @njit(nogil=True, error_model="numpy", fastmath=set(FASTMATH))
@@ -16,39 +82,24 @@ def shape_into(params, at, s, value, slope):  # type: ignore[no-untyped-def]
     code, a, b, c, e = params[at], params[at + 1], params[at + 2], params[at + 3], params[at + 4]
     if code == BUMP:
         for w in range(s.size):
-            u = (s[w] - 0.5) * c
-            inside = max(0.0, 1.0 - u * u)
-            value[w] = a + b * inside * inside * inside
-            slope[w] = -6.0 * b * c * u * inside * inside
+            value[w], slope[w] = _bump(s[w], a, b, c, e)
     elif code == QUARTIC:
         for w in range(s.size):
-            u = (s[w] - 0.5) * c
-            inside = 1.0 - u * u
-            value[w] = a + b * inside * inside
-            slope[w] = -4.0 * b * c * u * inside
+            value[w], slope[w] = _quartic(s[w], a, b, c, e)
     elif code == EXPONENTIAL:
         for w in range(s.size):
-            value[w] = a * fast_exp(b * s[w])
-            slope[w] = b * value[w]
+            value[w], slope[w] = _exponential(s[w], a, b, c, e)
     elif code == POWER:
         for w in range(s.size):
-            u = (s[w] - c) * e
-            square = 1.0 + u * u
-            value[w] = a * fast_exp(b * fast_log(square)) + (u - u)  # fast_log makes a number of NaN
-            slope[w] = value[w] * 2.0 * b * e * u / square
+            value[w], slope[w] = _power(s[w], a, b, c, e)
     elif code == WALL:
         for w in range(s.size):
-            u = s[w] - 0.5
-            beyond = max(0.0, abs(u) - b)
-            power = beyond if c == 2.0 else beyond * beyond * beyond
-            value[w] = a * power * beyond
-            slope[w] = c * a * power * (1.0 if u > 0.0 else -1.0)
+            value[w], slope[w] = _wall(s[w], a, b, c, e)
     elif code == TABLE:
         _table_into(params, at + 1, s, value, slope)
     else:  # FLAT, LINEAR
         for w in range(s.size):
-            value[w] = a + b * s[w]
-            slope[w] = b
+            value[w], slope[w] = _linear(s[w], a, b, c, e)
 
 
 # record of a table, after its code: levels (0 for equally spaced knots), number of pieces, first knot, 1 / spacing;

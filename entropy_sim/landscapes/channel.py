@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from entropy_sim._kernels import Compiled, block_function, inline
 from entropy_sim.errors import UserError, require
-from entropy_sim.landscapes._shapes import FLAT, shape_into
+from entropy_sim.landscapes._shapes import FLAT, SIMPLE, shape_at, shape_into
 from entropy_sim.landscapes.base import (
     STABILITY_POINTS,
     Floats,
@@ -58,8 +58,50 @@ def _fold(y, length, period, inverse, mirror):  # type: ignore[no-untyped-def]
     return (2.0 - r if mirrored else r), (-1.0 if mirrored else 1.0)
 
 
+@functools.cache
+def _simple_gradient(stiffness: int, along: int, single: bool) -> Compiled:
+    """The gradient where all directions, or the single one, share one simple shape (its code) and U has another: what
+    is not asked for is left out before it is compiled. With a single direction one loop does it all."""
+
+    def gradient(theta, out, params):  # type: ignore[no-untyped-def]
+        length, period, inverse, mirror = params[0], params[1], params[2], params[3]
+        r = int64(params[_HEAD])
+        a, b, c, e = params[r + 1], params[r + 2], params[r + 3], params[r + 4]
+        r = int64(params[5])
+        f, g, h, j = params[r + 1], params[r + 2], params[r + 3], params[r + 4]
+        one_over = 1.0 / length
+        d, walkers = theta.shape
+        if single:
+            amplitude = params[_HEAD + 3]
+            for w in range(walkers):
+                s, sign = _fold(theta[0, w], length, period, inverse, mirror)
+                value, slope = shape_at(stiffness, s, a, b, c, e)
+                pull = amplitude * theta[1, w]
+                out[1, w] = pull * value
+                out[0, w] = sign * one_over * (shape_at(along, s, f, g, h, j)[1] + 0.5 * slope * (pull * theta[1, w]))
+            return
+        work = np.empty((3, walkers))
+        value, slope, square = work[0], work[1], work[2]
+        for w in range(walkers):
+            s, sign = _fold(theta[0, w], length, period, inverse, mirror)
+            value[w], slope_s = shape_at(stiffness, s, a, b, c, e)
+            slope[w] = 0.5 * sign * one_over * slope_s
+            out[0, w] = sign * one_over * shape_at(along, s, f, g, h, j)[1]
+            square[w] = 0.0
+        for n in range(d - 1):
+            i, amplitude = int64(params[_HEAD + 2 + 2 * n]), params[_HEAD + 3 + 2 * n]
+            for w in range(walkers):
+                pull = amplitude * theta[i, w]
+                out[i, w] = pull * value[w]
+                square[w] += pull * theta[i, w]
+        for w in range(walkers):
+            out[0, w] += slope[w] * square[w]
+
+    return block_function(gradient)
+
+
 @block_function
-def _gradient(theta, out, params):  # type: ignore[no-untyped-def]
+def any_gradient(theta, out, params):  # type: ignore[no-untyped-def]
     length, period, inverse, mirror = params[0], params[1], params[2], params[3]
     groups, energy = int64(params[4]), int64(params[5])
     walkers = theta.shape[1]
@@ -159,7 +201,6 @@ class Channel(Landscape):
     profiles: tuple[Stiffness, ...] = ()
     """A stiffness shape for each transverse direction instead of the shared one (in Python or by --config)."""
 
-    gradient: ClassVar[Compiled] = _gradient
     locate: ClassVar[Compiled] = _locate
     transverse_stiffness: ClassVar[Compiled] = _stiffness
 
@@ -196,6 +237,12 @@ class Channel(Landscape):
                         f"{name}: expected the same value at s = 0 and 1 for boundary periodic, "
                         f"found {start:.6g} and {end:.6g}"
                     )
+
+    @property
+    def gradient(self) -> Compiled:  # type: ignore[override]
+        if len(self._groups) > 1 or not {self._groups[0][0].code, self.along.code} <= SIMPLE:
+            return any_gradient
+        return _simple_gradient(self._groups[0][0].code, self.along.code, self.transverse_directions == 1)
 
     @property
     def dimension(self) -> int:

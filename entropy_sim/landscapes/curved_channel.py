@@ -11,11 +11,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike
 
+from entropy_sim._compiled import FASTMATH
 from entropy_sim._kernels import Compiled, block_function, inline
-from entropy_sim._random import FASTMATH
 from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Floats, Landscape, column
-from entropy_sim.landscapes.channel import Channel, Energy, Stiffness
+from entropy_sim.landscapes.channel import Channel, Energy, Stiffness, any_gradient
 from entropy_sim.landscapes.shapes import Bump, Flat
 
 # --- compiled --------------------------------------------------------------------------------------------------------
@@ -24,7 +24,7 @@ from entropy_sim.landscapes.shapes import Bump, Flat
 _STRAIGHT = 5
 _TINY = 1e-300  # the centre itself, where the angle has no meaning, pulls nowhere
 
-_straight_gradient = njit(nogil=True, error_model="numpy", fastmath=set(FASTMATH))(Channel.gradient._function)
+_straight_gradient = njit(nogil=True, error_model="numpy", fastmath=set(FASTMATH))(any_gradient._function)
 
 
 @inline

@@ -37,9 +37,10 @@ class GeneratedSamples:
 
     def numbers(self) -> tuple[Floats, Floats]:
         """Inputs and targets, (N,) each."""
-        normals = np.empty((4, self.size))
+        normals = np.empty((4, self.size), dtype=np.float32)
         fill_normals(normals, np.uint64(self.seed), 0, 0)
-        x, r = normals[0] / np.sqrt((normals[0] ** 2).mean()), normals[1]
+        x, r = normals[:2].astype(np.float64)
+        x = x / np.sqrt((x**2).mean())
         r = r - x * (x * r).mean()
         size = np.sqrt((r**2).mean())
         return x, self.slope * x + (self.residual * r / size if self.residual else 0.0)

@@ -12,8 +12,8 @@ import scipy  # its parts load when they are used
 from numba import int64, njit
 from numpy.typing import ArrayLike
 
+from entropy_sim._compiled import FASTMATH
 from entropy_sim._kernels import Compiled, block_function, inline
-from entropy_sim._random import FASTMATH
 from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Floats, Landscape, axis_directions, axis_tangent, column, straight
 

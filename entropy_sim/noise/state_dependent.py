@@ -19,7 +19,8 @@ from numba import int64, njit
 from numpy.typing import ArrayLike
 
 from entropy_sim import user_code, user_file
-from entropy_sim._kernels import _NOISE, _OPTIONS, Compiled, evaluate, noise_function
+from entropy_sim._compiled import OPTIONS
+from entropy_sim._kernels import _NOISE, Compiled, evaluate, noise_function
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes._shapes import FLAT, shape_into
 from entropy_sim.landscapes.base import Landscape, column
@@ -187,7 +188,7 @@ def _check_interpretation(value: str) -> None:
 # --- from a user's file ----------------------------------------------------------------------------------------------
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _nothing(x, params, out):  # type: ignore[no-untyped-def]
     """Stands for a function the file does not define."""
 
@@ -229,7 +230,7 @@ def _matrix_noise(diagonal: Any, factor: Any, numbers: int, rank: int, first: in
                             if weight == 1.0:
                                 gradient[i, w] -= f[i * rank + k] * spread
 
-    return user_code.Ready(njit(_NOISE, **_OPTIONS)(function))
+    return user_code.Ready(njit(_NOISE, **OPTIONS)(function))
 
 
 class _FromFile(Noise):
@@ -324,7 +325,7 @@ class _FromFile(Noise):
         theta = np.ascontiguousarray(landscape.path(s).T)
         d, n = theta.shape
         gradient, noise, empty = np.zeros((d, n)), np.zeros((d, n)), np.zeros((0, n))
-        xi = np.zeros((self.normals(landscape), n))
+        xi = np.zeros((self.normals(landscape), n), dtype=np.float32)
         numbers = np.uint64(0), 0, 0, self.params(landscape, 1.0)
         self.function_for(landscape)(theta, gradient, empty, xi, noise, *numbers)
         return -gradient.T

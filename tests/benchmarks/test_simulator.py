@@ -219,7 +219,8 @@ def test_a_row_is_a_median_with_its_range():
 def test_vector_instructions_are_counted_by_width():
     assembly = "\tvmulpd\t%ymm1, %ymm2, %ymm3\n\tvfmadd213pd\t(%rax), %zmm1, %zmm2\n\tvpmuludq\t%zmm0, %zmm0, %zmm1\n"
     assembly += "\tvmulsd\t%xmm1, %xmm2, %xmm3\n\tvmovapd\t%ymm0, %ymm1\n"  # one number; no arithmetic
-    assert _environment.simd(assembly) == {"zmm": 2, "ymm": 1, "xmm": 0}
+    assembly += "\tvsqrtps\t%zmm1, %zmm2\n\tvmulss\t%xmm1, %xmm2, %xmm3\n"
+    assert _environment.simd(assembly) == {"zmm": 3, "ymm": 1, "xmm": 0}
     assert _environment.simd_bits(_environment.simd(assembly)) == 512
     assert _environment.simd_bits(_environment.simd("")) == 0
 

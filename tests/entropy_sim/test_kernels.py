@@ -105,11 +105,11 @@ def test_leimkuhler_matthews_and_euler_maruyama_equal_an_obvious_loop():
         ensemble = Ensemble(Quadratic((tuple(k),)), Thermal(t), Overdamped(h, scheme), np.ones((3, 2)), seed=seed)
         ensemble.advance(steps)
         x, previous = np.ones((3, 2)), np.zeros((3, 2))
-        normals = np.empty((-(-steps // 2), 4, 64))
+        normals = np.empty((-(-steps // 2), 4, 64), dtype=np.float32)
         for batch, out in enumerate(normals):  # two steps of two coordinates to a batch of four normals
             fill_normals(out, np.uint64(seed), 0, batch)
         for step in range(steps):
-            r = normals[step // 2, 2 * (step % 2) : 2 * (step % 2) + 2, :3].T
+            r = normals[step // 2, 2 * (step % 2) : 2 * (step % 2) + 2, :3].T.astype(np.float64)
             kick = r if scheme == "euler_maruyama" else (previous + r) / 2
             x = x - h * k * x + math.sqrt(2 * t * h) * kick
             previous = r
@@ -122,7 +122,7 @@ def test_heavy_ball_equals_an_obvious_loop():
     ensemble = Ensemble(Quadratic((tuple(k),)), noise, SGD(eta, beta), np.ones((3, 2)), seed=seed)
     ensemble.advance(steps)
     factor = np.linalg.cholesky(np.array(noise.covariance))
-    x, v, xi = np.ones((3, 2)), np.zeros((3, 2)), np.empty((4, 64))
+    x, v, xi = np.ones((3, 2)), np.zeros((3, 2)), np.empty((4, 64), dtype=np.float32)
     for step in range(steps):
         fill_normals(xi, np.uint64(seed), 0, step // 2)
         gradient = k * x + xi[2 * (step % 2) : 2 * (step % 2) + 2, :3].T @ (factor * _signs(noise)).T

@@ -7,9 +7,11 @@ import pytest
 from numba import njit
 from scipy import stats
 
-from entropy_sim._random import _normal_pair, fast_exp, fast_log, fill_normals, philox
+from entropy_sim._random import _radius, _turned, fast_exp, fast_log, fill_normals, philox
 
 MASK = 0xFFFFFFFF
+#: Largest relative error of a normal, as `_random` states it: five times the rounding of a single.
+RELATIVE = 3.1e-7
 
 
 @njit
@@ -27,7 +29,13 @@ def _log_exp(x, log, exp):
 @njit
 def _pairs(radius_words, angle_words, out):
     for i in range(radius_words.size):
-        out[i, 0], out[i, 1] = _normal_pair(radius_words[i], angle_words[i])
+        out[i, 0], out[i, 1] = _turned(_radius(radius_words[i]), angle_words[i])
+
+
+def pairs(radius_words, angle_words):
+    out = np.empty((len(radius_words), 2), dtype=np.float32)
+    _pairs(np.asarray(radius_words, dtype=np.uint32), np.asarray(angle_words, dtype=np.uint32), out)
+    return out
 
 
 def philox_python(counter, key):
@@ -75,25 +83,60 @@ def test_philox_gives_the_known_answers_of_random123(counter, key, expected):
     ("seed", "walker", "batch"), [(0, 0, 0), (7, 1000, 5), (2**63 + 12345, 2**20, 2**33 + 1), (1, 2**31, 2**31)]
 )
 def test_normals_are_those_of_seed_walker_and_batch(seed, walker, batch):
-    out = np.empty((8, 64))
+    out = np.empty((8, 64), dtype=np.float32)
     fill_normals(out, np.uint64(seed), walker, batch)
     for w in (0, 1, 63):
         expected = normals_python(seed, walker + w, 0, batch) + normals_python(seed, walker + w, 1, batch)
-        np.testing.assert_allclose(out[:, w], expected, rtol=2e-10, atol=1e-16)
+        np.testing.assert_allclose(out[:, w], expected, rtol=RELATIVE)
 
 
-def test_pairs_are_right_at_every_scale_and_whatever_the_upper_halves_hold():
+def test_pairs_are_right_at_every_scale():
     powers = 2 ** np.arange(33)
-    edges = np.unique(np.concatenate([powers - 1, powers, powers + 1, MASK - powers]).clip(0, MASK)).astype(np.uint64)
-    some = np.random.default_rng(1).integers(0, 2**32, 2000, dtype=np.uint64)
+    edges = np.unique(np.concatenate([powers - 1, powers, powers + 1, MASK - powers]).clip(0, MASK))
+    some = np.random.default_rng(1).integers(0, 2**32, 2000)
     radius_words = np.concatenate([np.repeat(edges, edges.size), some])
     angle_words = np.concatenate([np.tile(edges, edges.size), some[::-1]])
-    clean, rubbish = np.empty((2, radius_words.size, 2))
-    _pairs(radius_words, angle_words, clean)
-    _pairs(radius_words | np.uint64(0xABCD1234 << 32), angle_words | np.uint64(MASK << 32), rubbish)
     expected = [pair_python(int(r), int(a)) for r, a in zip(radius_words, angle_words, strict=True)]
-    np.testing.assert_allclose(clean, expected, rtol=2e-10, atol=1e-16)
-    np.testing.assert_array_equal(rubbish, clean)
+    np.testing.assert_allclose(pairs(radius_words, angle_words), expected, rtol=RELATIVE)
+
+
+def test_the_largest_normal_is_that_of_the_least_word():
+    largest = pairs([0], [1 << 29])  # t = 2^-31: all of the radius along the cosine
+    np.testing.assert_allclose(largest[0, 0], math.sqrt(2 * math.log(2**33)), rtol=RELATIVE)
+    assert np.abs(pairs([0, 1, 2], [1 << 29] * 3)).max() == largest[0, 0]
+
+
+def test_single_precision_leaves_no_bias_that_a_statistic_could_see():
+    """Against the exact transform of the same words, which leaves rounding alone; one that cuts digits off is seen."""
+    rng = np.random.default_rng(3)
+    radius_words, angle_words = rng.integers(0, 2**32, (2, 400_000))
+    radius = np.sqrt(-2.0 * np.log1p((radius_words + 0.5 - 2.0**32) * 2.0**-32))
+    angle = ((angle_words & 0x3FFFFFFF) + 0.5 - 2.0**29) * 2.0**-30 * math.pi / 2
+    pair = np.stack([np.cos(angle) * np.where(angle_words >> 31, -1, 1), np.sin(angle)])
+    exact = radius * np.where(angle_words >> 30 & 1, pair[::-1], pair)
+
+    def errors(normals):
+        """Largest and root mean square relative error; mean error, and what is wrong with the variance."""
+        relative = normals / exact - 1.0
+        wrong = normals.astype(np.float64) - exact
+        return np.abs(relative).max(), np.sqrt((relative**2).mean()), abs(wrong.mean()), abs(2 * (wrong * exact).mean())
+
+    normals = pairs(radius_words, angle_words).T
+    bounds = np.array([RELATIVE, 7e-8, 1e-9, 7e-8])
+    assert np.all(np.array(errors(normals)) < bounds), errors(normals)
+    cut = np.uint32(normals.view(np.uint32) & np.uint32(0xFFFFFFFE)).view(np.float32)  # the last bit, towards zero
+    assert errors(cut)[3] > 1e-7 > bounds[3]
+
+
+def test_normals_are_symmetric_to_the_last_bit():
+    radius_words, angle_words = np.random.default_rng(2).integers(0, 2**32, (2, 100_000))
+    first, second = pairs(radius_words, angle_words).T
+    # The other sign of the cosine; and t -> -t, which mirrors the sine, wherever the two are.
+    swapped = angle_words >> 30 & 1 == 1
+    for flipped, mirrored in ((1 << 31, ~swapped), (0x3FFFFFFF, swapped)):
+        a, b = pairs(radius_words, angle_words ^ flipped).T
+        np.testing.assert_array_equal(a, np.where(mirrored, -first, first))
+        np.testing.assert_array_equal(b, np.where(mirrored, second, -second))
 
 
 def test_log_and_exp_to_thirteen_digits():
@@ -115,10 +158,10 @@ def test_exp_of_nan_is_nan_and_of_infinities_stays_finite():
 @pytest.fixture(scope="module")
 def sample():
     """Two batches of eight rows of 125 000 walkers: two million normals."""
-    out = np.empty((2, 8, 125_000))
+    out = np.empty((2, 8, 125_000), dtype=np.float32)
     for batch in range(2):
         fill_normals(out[batch], np.uint64(20), 0, batch)
-    return out.reshape(16, -1)
+    return out.reshape(16, -1).astype(np.float64)
 
 
 def test_moments_are_those_of_a_normal(sample):
@@ -145,7 +188,7 @@ def test_rows_walkers_and_batches_are_uncorrelated(sample):
 
 
 def test_neighbouring_seeds_are_uncorrelated():
-    out = np.empty((4, 4, 100_000))
+    out = np.empty((4, 4, 100_000), dtype=np.float32)
     for row, seed in enumerate((0, 1, 2**32, 2**32 + 1)):
         fill_normals(out[row], np.uint64(seed), 0, 0)
     correlation = np.corrcoef(out.reshape(4, -1))[np.triu_indices(4, 1)] * math.sqrt(400_000)

@@ -15,11 +15,12 @@ from entropy_sim.landscapes import (
     Confining,
     DoubleWell,
     Exponential,
+    Flat,
     Interpolated,
     Power,
     Tilted,
 )
-from entropy_sim.landscapes.channel import _gradient
+from entropy_sim.landscapes.channel import any_gradient
 from entropy_sim.run_files import config_from_file, from_jsonable, to_jsonable
 
 WAVE = Interpolated((3.0, 1.0, 2.0, 4.0, 3.0), ends="periodic")
@@ -184,7 +185,28 @@ def test_profiles_that_are_all_alike_are_the_shared_shape_and_nothing_recompiles
     np.testing.assert_array_equal(shared.params(), own.params())
     for channel in CHANNELS:
         channel.gradient_at(channel.path(0.5))
-    assert len(_gradient.pointer.overloads) == 1
+    assert len(any_gradient.pointer.overloads) == 1
+    stiffer = Channel(Bump(0.3, 7.0), length=2.0, amplitudes=(3.0, 1.0, 2.0, 4.0), boundary="periodic")
+    assert stiffer.gradient is shared.gradient
+    assert len(shared.gradient.pointer.overloads) == 1
+
+
+@pytest.mark.parametrize("directions", [1, 3])
+@pytest.mark.parametrize("along", [Flat(), Confining(2.0, 0.2, 4)], ids=["flat", "confining"])
+@pytest.mark.parametrize("boundary", ["reflecting", "open"])
+def test_the_gradient_of_few_shapes_is_that_of_all(boundary, along, directions):
+    """What is compiled for one shape of stiffness and one of U, against the function that can do everything."""
+    channel = Channel(Bump(1.0, 5.0, 0.4), along, directions, (0.5, 2.0, 3.0)[:directions], 1.3, boundary)
+    assert channel.gradient is not any_gradient
+    theta = np.random.default_rng(directions).normal(size=(200, directions + 1))
+    theta[:3, 0], theta[3, -1] = (0.0, 1.3, -1.3), np.nan
+    expected = evaluate(any_gradient, theta, channel.params())
+    np.testing.assert_allclose(channel.gradient_at(theta), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("channel", [Channel(UNEVEN), Channel(profiles=(Bump(), Exponential(), Bump(), Bump()))])
+def test_tables_and_several_shapes_take_the_gradient_of_all(channel):
+    assert channel.gradient is any_gradient
 
 
 # --- thermal equilibrium ---------------------------------------------------------------------------------------------

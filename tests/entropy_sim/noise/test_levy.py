@@ -19,7 +19,7 @@ FREQUENCIES = np.array([0.3, 1.0, 2.5])
 def unit_law(noise, walkers=40_000, step=7):
     """One step's noise, (d, walkers), at a time step of 1."""
     out, empty = np.empty((3, walkers)), np.zeros((3, walkers))
-    xi = np.random.default_rng(step).standard_normal((noise.normals(BOWL), walkers))
+    xi = np.random.default_rng(step).standard_normal((noise.normals(BOWL), walkers), dtype=np.float32)
     function, params = noise.function_for(BOWL), noise.params(BOWL, 1.0)
     function(empty, empty.copy(), np.zeros((0, walkers)), xi, out, np.uint64(2), 0, step, params)
     return out

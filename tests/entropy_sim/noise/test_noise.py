@@ -27,7 +27,7 @@ def covariance(noise, landscape, s):
     if function is not None:
         function(theta, field, landscape.params())
     numbers = np.uint64(0), 0, 0, noise.params(landscape, 1.0)
-    noise.function_for(landscape)(theta, gradient, field, np.eye(d), factor, *numbers)
+    noise.function_for(landscape)(theta, gradient, field, np.eye(d, dtype=np.float32), factor, *numbers)
     return factor @ factor.T
 
 

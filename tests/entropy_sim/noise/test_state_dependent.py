@@ -55,7 +55,7 @@ def covariance_and_drift(noise, landscape, x):
     theta = np.ascontiguousarray(np.repeat(x[:, None], n, axis=1))
     gradient, factor = np.zeros((d, n)), np.zeros((d, n))
     numbers = np.uint64(0), 0, 0, noise.params(landscape, 1.0)
-    noise.function_for(landscape)(theta, gradient, np.zeros((0, n)), np.eye(n), factor, *numbers)
+    noise.function_for(landscape)(theta, gradient, np.zeros((0, n)), np.eye(n, dtype=np.float32), factor, *numbers)
     return factor @ factor.T, -gradient[:, 0]
 
 
