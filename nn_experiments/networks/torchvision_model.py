@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from entropy_sim.errors import UserError
@@ -21,15 +22,24 @@ _DEFAULT = "resnet18"
 _EXAMPLES = 8
 
 
+class DifferentiableHardsigmoid(nn.Module):
+    """min(max(x/6 + 1/2, 0), 1), as `nn.Hardsigmoid`, which has no second derivative."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.hardtanh(x / 6 + 0.5, 0.0, 1.0)
+
+
 class TorchvisionModule(nn.Module):
-    """A torchvision model whose attention can be differentiated twice; `input_shape` is (channels, height, width)."""
+    """A torchvision model that can be differentiated twice; `input_shape` is (channels, height, width)."""
 
     def __init__(self, model: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.model, self.input_shape = model, input_shape
-        for m in model.modules():  # in-place activations would overwrite what a user's hooks and vmap still need
-            if getattr(m, "inplace", False) is True:
-                m.inplace = False  # type: ignore[assignment]
+        for name, m in list(model.named_modules()):
+            if isinstance(m, nn.Hardsigmoid):
+                model.set_submodule(name, DifferentiableHardsigmoid())
+            elif getattr(m, "inplace", False) is True:  # would overwrite what differentiation and vmap still need
+                m.inplace = False
         self.attention = any(isinstance(m, nn.MultiheadAttention) for m in model.modules())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,7 +53,8 @@ class TorchvisionModule(nn.Module):
 class Torchvision:
     """A classification model of torchvision by name, untrained, for images of any number of channels.
 
-    Dropout and stochastic depth are off, as everywhere here: the objective is a deterministic function.
+    Dropout and stochastic depth are off, as everywhere here: the objective is a deterministic function. (The second
+    version of Swin has no curvature where its windows reach beyond the image: the norm of a zero key has none.)
     """
 
     model: str = _DEFAULT

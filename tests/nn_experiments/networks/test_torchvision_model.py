@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from entropy_sim.errors import UserError
 from entropy_sim.run_files import from_jsonable, to_jsonable
 from nn_experiments.experiment import Experiment
-from nn_experiments.networks.torchvision_model import Torchvision
+from nn_experiments.networks.torchvision_model import DifferentiableHardsigmoid, Torchvision
 from nn_experiments.objective import Objective
 
 SIZE = (32, 32)
@@ -117,36 +117,54 @@ def test_scale_invariant_parameters_of_a_resnet_18():
     assert Torchvision("squeezenet1_1").scale_invariant(Torchvision("squeezenet1_1").build(3, 5, None, SIZE)) == []
 
 
+def test_hardsigmoid_is_torchs_with_a_second_derivative():
+    x = torch.linspace(-5, 5, 101, dtype=torch.float64, requires_grad=True)
+    ours = DifferentiableHardsigmoid()(x)
+    torch.testing.assert_close(ours, F.hardsigmoid(x))
+    (gradient,) = torch.autograd.grad(ours.square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.sum(), x)
+    torch.testing.assert_close(second, torch.where(x.abs() < 3, 2 / 36, 0.0).double())
+    model = Torchvision("mobilenet_v3_small").build(3, 2, None, SIZE)
+    assert any(isinstance(m, DifferentiableHardsigmoid) for m in model.modules())
+    assert not any(isinstance(m, nn.Hardsigmoid) or getattr(m, "inplace", False) for m in model.modules())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "model",
-    ["vit_b_32", "swin_v2_t", "convnext_tiny", "densenet121", "googlenet", "mobilenet_v3_small", "regnet_y_400mf"],
-)
-def test_other_families(model):
-    objective = objective_of(model)
-    check_second_derivative(objective)
-    network = Torchvision(model)
-    module = network.build(3, 5, generator(0), SIZE)
-    named = set(network.scale_invariant(module))
-    probe = module.double().train()
-    for m in probe.modules():
+@pytest.mark.parametrize("model", ["swin_t", "vit_b_32", "densenet121", "mobilenet_v3_small", "regnet_y_400mf"])
+def test_second_derivatives_of_other_families(model):
+    check_second_derivative(objective_of(model))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["convnext_tiny", "densenet121", "googlenet", "mobilenet_v3_small"])
+def test_scale_invariant_parameters_of_other_families(model):
+    """Every tenth parameter at generic values: doubling it changes nothing, changing its entries apart does. (A bias
+    that only reaches the next BatchNorm has no effect at all, and is not meant.)"""
+    network, g = Torchvision(model), generator(1)
+    module = network.build(3, 5, generator(0), SIZE).double()
+    named = network.scale_invariant(module)
+    for m in module.modules():
         if hasattr(m, "eps"):
             m.eps = 1e-14
-        if isinstance(m, (nn.Dropout, torchvision.ops.StochasticDepth)):
-            m.eval()
-    g = generator(1)
+        m.train(isinstance(m, nn.BatchNorm2d))
     x = torch.randn(8, 3, *SIZE, generator=g, dtype=torch.float64)
+    found, looked_at = [], [n for n, _ in module.named_parameters()][::10]
     with torch.no_grad():
-        for p in probe.parameters():
+        for p in module.parameters():
             scale = float(p.square().mean().sqrt())
             p.add_(torch.randn(p.shape, generator=g, dtype=torch.float64), alpha=0.3 * scale or 0.1)
-        before = probe(x)
-        for name, p in list(probe.named_parameters())[::5]:
-            p.mul_(2)
-            change = float((probe(x) - before).abs().max() / before.abs().max())
-            p.div_(2)
-            if name in named:
-                assert change < 1e-6, name
+        before = module(x)
+        for name in looked_at:
+            p = module.get_parameter(name)
+            own = p.clone()
+            changes = []
+            for value in (2 * own, own * (1 + 0.1 * torch.rand(p.shape, generator=g, dtype=torch.float64))):
+                p.copy_(value)
+                changes.append(float((module(x) - before).abs().max() / before.abs().max()))
+            p.copy_(own)
+            if changes[0] < 1e-8 < changes[1]:
+                found.append(name)
+    assert found == [n for n in looked_at if n in named]
 
 
 def test_configuration():
