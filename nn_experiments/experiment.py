@@ -138,9 +138,13 @@ def _load(data: DataSet, device: str, dtype: torch.dtype) -> Tensors:
 
 
 def evaluate(
-    experiment: AnyExperiment, theta: Tensor, split: Split = "test", mode: NormalizationMode = "batch"
+    experiment: AnyExperiment,
+    theta: Tensor,
+    split: Split = "test",
+    mode: NormalizationMode = "batch",
+    device: torch.device | str = "cpu",
 ) -> Evaluation:
-    """Loss and error of `theta` (D,) on one split.
+    """Loss and error of `theta` (D,) on one split, in float32.
 
     mode "batch": normalised in groups, as trained and measured (whole groups only). mode "evaluation": standard
     inference, the running statistics estimated anew on the training set at this theta. A split for which the
@@ -148,8 +152,8 @@ def evaluate(
     """
     if split not in getattr(experiment, "splits", (split,)):
         return Evaluation(math.nan, math.nan)
-    objective = experiment.objective(split, mode=mode)
+    objective = experiment.objective(split, mode=mode, device=device)
     if mode == "evaluation":
-        train = experiment.objective("train", mode="batch")
+        train = experiment.objective("train", mode="batch", device=device)
         objective.copy_statistics(train, theta.to(train.device, train.dtype))
     return objective.evaluate(theta.to(objective.device, objective.dtype))

@@ -128,6 +128,19 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@contextmanager
+def memory_errors(lower: str) -> Iterator[None]:
+    """Turn "out of memory", on any device, into a UserError that says what to `lower`; nothing else is changed."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = str(error).split("\n", 1)[0]
+        ran_out = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
+        if not ran_out or isinstance(error, UserError):
+            raise
+        raise UserError(f"memory: expected enough of it, found {text or 'none left'}; lower {lower}") from error
+
+
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; only the parent acts on it
     torch.set_num_threads(1)

@@ -9,7 +9,14 @@ from nn_experiments.curvature.eigenvalues import Quadrature, Spectrum, density, 
 from nn_experiments.curvature.estimate import Estimate, rademacher
 from nn_experiments.curvature.fisher import categorical, fisher_trace, gaussian
 from nn_experiments.curvature.noise import Alignment, GradientNoise, alignment, gradient_noise
-from nn_experiments.curvature.operators import GaussNewtonOperator, HessianOperator, full_precision, scaled, subset
+from nn_experiments.curvature.operators import (
+    GaussNewtonOperator,
+    HessianOperator,
+    Operator,
+    full_precision,
+    scaled,
+    subset,
+)
 from nn_experiments.curvature.traces import Hutchinson, Traces, block_norms
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "GradientNoise",
     "HessianOperator",
     "Hutchinson",
+    "Operator",
     "Quadrature",
     "Spectrum",
     "Traces",

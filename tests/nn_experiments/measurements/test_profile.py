@@ -71,6 +71,7 @@ SMALL = Profile(
     parts=3,
     eigenvalues=2,
     lanczos_steps=20,
+    lanczos_tolerance=1e-6,
     eigenvalue_samples=None,
     noise=Minibatch(8),
     noise_batches=50,
