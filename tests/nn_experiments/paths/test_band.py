@@ -1,0 +1,215 @@
+"""The points of a path in one pass give the loop's numbers, in memory of a few times the points."""
+
+import gc
+
+import pytest
+import torch
+
+from entropy_sim.errors import UserError
+from nn_experiments.experiment import Experiment
+from nn_experiments.networks.mlp import MLP
+from nn_experiments.networks.resnet import ResNet
+from nn_experiments.networks.vgg import VGG
+from nn_experiments.networks.vision_transformer import VisionTransformer
+from nn_experiments.networks.wide_resnet import WideResNet
+from nn_experiments.paths import _vectorised
+from nn_experiments.paths.band import Band
+from nn_experiments.paths.base import PathFinder
+from nn_experiments.paths.curves import BezierCurve
+from nn_experiments.paths.linear import linear
+from nn_experiments.paths.resume import Resume
+
+
+class Double:
+    """An experiment in float64, of a few samples: whole groups of 16 and a rest."""
+
+    def __init__(self, network, **options):
+        self.experiment = Experiment(network=network, **options)
+
+    def objective(self, split="train", **options):
+        made = self.experiment.objective(split, dtype=torch.float64, **options)
+        made.inputs, made.targets = made.inputs[:100], made.targets[:100]
+        return made
+
+    def initial(self, seed):
+        return self.experiment.initial(seed)
+
+    def points(self, count):
+        return linear(torch.stack([self.initial(0), self.initial(1)]).double(), count)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        ResNet(width=4),
+        ResNet(width=4, normalization="group"),
+        WideResNet(depth=10, width=2, widen_factor=2),
+        VGG(depth=11, width=2),
+        VisionTransformer(width=8, depth=1, heads=2, normalization="batch"),
+        MLP(),
+    ],
+    ids=lambda network: network.name,
+)
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
+def test_vectorised_is_the_loop(network, loss):
+    """Groups of 16 in a batch of 48: BatchNorm must take each point's statistics from each group alone."""
+    experiment = Double(network, loss=loss)
+    points = experiment.points(3)
+    with Band(experiment, 48, 0, vectorised=False) as loop, Band(experiment, 48, 0, vectorised=True) as together:
+        values, gradients = loop.value_and_gradient(points)
+        found = together.value_and_gradient(points)
+        assert torch.allclose(found[0], values, rtol=1e-12, atol=0)
+        assert torch.allclose(found[1], gradients, rtol=1e-9, atol=1e-12 * float(gradients.abs().max()))
+        assert torch.equal(loop.generator.get_state(), together.generator.get_state())
+
+
+def test_full_batch_vectorised_is_the_loop():
+    experiment = Double(ResNet(width=2))
+    points = experiment.points(3)
+    with Band(experiment, 48, 0, vectorised=False) as loop, Band(experiment, 48, 0, vectorised=True) as together:
+        values, gradients = loop.full(points)
+        found = together.full(points)
+        assert torch.allclose(found[0], values, rtol=1e-12)
+        assert torch.allclose(found[1], gradients, rtol=1e-9, atol=1e-12)
+        assert torch.allclose(together.evaluate(points), loop.evaluate(points), rtol=1e-12)
+        assert torch.allclose(loop.evaluate(points), values, rtol=1e-12)
+
+
+def test_threads_change_nothing_and_the_device_decides():
+    experiment = Experiment(network=MLP())
+    points = linear(torch.stack([experiment.initial(0), experiment.initial(1)]), 5)
+    with Band(experiment, 32, 3, 1) as one, Band(experiment, 32, 3, 3, device="cpu") as three:
+        assert one._vectorised is None
+        assert three._vectorised is None
+        for _ in range(2):
+            a, b = one.value_and_gradient(points), three.value_and_gradient(points)
+            assert torch.equal(a[0], b[0])
+            assert torch.equal(a[1], b[1])
+
+
+def test_all_points_share_a_minibatch_that_follows_the_seed():
+    experiment = Experiment(network=MLP())
+    same = experiment.initial(0).expand(3, -1).clone()
+    with Band(experiment, 32, 3) as band:
+        first, second = band.value_and_gradient(same)[0], band.value_and_gradient(same)[0]
+        assert len(set(first.tolist())) == 1
+        assert first[0] != second[0]
+        band.reseed(3)
+        assert torch.equal(band.value_and_gradient(same)[0], first)
+        band.reseed(4)
+        assert not torch.equal(band.value_and_gradient(same)[0], first)
+
+
+def test_chunks_give_the_same_and_memory_that_runs_out_halves_them(monkeypatch):
+    experiment = Double(ResNet(width=2))
+    points = experiment.points(7)
+    objective = experiment.objective()
+    batch = torch.arange(32)
+    whole = _vectorised.Vectorised(objective).value_and_gradient(points, batch)
+    asked, original = [], _vectorised.vmap
+
+    def small(function):
+        def mapped(chosen):
+            asked.append(len(chosen))
+            if len(chosen) > 2:
+                raise torch.OutOfMemoryError("no memory")
+            return original(function)(chosen)
+
+        return mapped
+
+    monkeypatch.setattr(_vectorised, "vmap", small)
+    limited = _vectorised.Vectorised(objective)
+    parts = limited.value_and_gradient(points, batch)
+    assert asked == [7, 4, 2, 2, 2, 1]
+    assert torch.allclose(parts[0], whole[0], rtol=1e-12)
+    assert torch.allclose(parts[1], whole[1], rtol=1e-9, atol=1e-12)
+    asked.clear()
+    limited.evaluate(points[:2])
+    assert set(asked) == {2}
+
+    def none(function):
+        def mapped(chosen):
+            raise torch.OutOfMemoryError("no memory")
+
+        return mapped
+
+    monkeypatch.setattr(_vectorised, "vmap", none)
+    with pytest.raises(UserError, match=r"path.batch_size: expected a batch that fits into the GPU's memory, found 32"):
+        limited.value_and_gradient(points, batch)
+
+
+class Allocations(torch.utils._python_dispatch.TorchDispatchMode):
+    """Most bytes alive at once in storages of tensors that were made inside, of 1 kB or more."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.now, self.peak = {}, 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        return out
+
+    def _count(self, storage):
+        import weakref
+
+        size = storage.nbytes()
+        if size < 1000 or storage._cdata in self.alive:
+            return
+        self.alive[storage._cdata] = size
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, storage._cdata)
+
+    def _gone(self, key):
+        self.now -= self.alive.pop(key, 0)
+
+
+def peak_of(function):
+    gc.collect()
+    with Allocations() as seen:
+        function()
+    return seen.peak
+
+
+@pytest.mark.parametrize("count", [5, 10])
+def test_memory_is_that_of_a_few_copies_of_the_points(count):
+    """A network of many parameters and few activations: bytes in units of the points' own."""
+    experiment = Experiment(network=MLP(widths=(400,)))
+    points = linear(torch.stack([experiment.initial(0), experiment.initial(1)]), count)
+    copies = points.numel() * points.element_size()
+    config: PathFinder = BezierCurve(points=count, steps=3, records=1, samples_between=1)
+    with Band(experiment, 16, 0, 1) as loop:
+        assert 1 <= peak_of(lambda: loop.value_and_gradient(points)) / copies < 1.5  # the gradients, and one more
+        ends = points[[0, -1]]
+        assert peak_of(lambda: config.run(loop.value_and_gradient, ends, full=loop.full)) / copies < 8
+    with Band(experiment, 16, 0, vectorised=True) as together:
+        assert peak_of(lambda: together.value_and_gradient(points)) / copies < 4
+
+
+def test_resuming_takes_the_band_s_stream(tmp_path):
+    experiment = Experiment(network=MLP(widths=(8,)))
+    ends = torch.stack([experiment.initial(0), experiment.initial(1)])
+    finder = BezierCurve(steps=12, records=2, points=5, samples_between=1)
+
+    def search(calls=None, resume=True):
+        with Band(experiment, 32, 0) as band:
+            done = []
+
+            def counted(points):
+                done.append(1)
+                if calls is not None and len(done) > calls:
+                    raise KeyboardInterrupt
+                return band.value_and_gradient(points)
+
+            state = Resume(tmp_path / "state.safetensors", band.generator, 0.0) if resume else None
+            return finder.run(counted, ends, evaluate=band.evaluate, full=band.full, resume=state)
+
+    whole = search(resume=False)
+    with pytest.raises(KeyboardInterrupt):
+        search(7)
+    again = search()
+    assert torch.equal(again.points, whole.points)
+    assert again.history == whole.history
