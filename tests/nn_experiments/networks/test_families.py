@@ -198,7 +198,20 @@ def test_scale_invariant_parameters_are_just_those_whose_scale_changes_nothing(n
     assert len(named) == count
 
 
-@every_family
+@pytest.mark.parametrize(
+    "network",
+    [
+        ResNet(8, 4, "batch"),
+        WideResNet(10, 2, 4, "group"),
+        VGG(11, 4, "layer"),
+        VGG(11, 4, "none"),
+        VisionTransformer(4, 8, 2, 2, 1.5, "layer"),
+        VisionTransformer(4, 8, 2, 2, 1.5, "none"),
+        MLP((8, 6), "tanh", "none"),
+        MLP((8, 6), "gelu", "batch"),
+    ],
+    ids=ids,
+)
 def test_a_few_steps_of_training_lower_the_loss(network):
     # From 2.3, the loss of guessing. Convolutions without norms begin with small outputs and gradients.
     rate = 0.02 if network.normalization != "none" else 0.2 if isinstance(network, VGG) else 0.05
@@ -208,3 +221,29 @@ def test_a_few_steps_of_training_lower_the_loss(network):
     assert trained.epoch_loss[-1] < trained.epoch_loss[0]
     assert trained.train.loss < 2.15
     assert trained.train.error < 0.8
+
+
+@pytest.mark.parametrize(
+    ("kinked", "smooth"),
+    [
+        (ResNet(normalization="group"), ResNet(normalization="group", activation="gelu")),
+        (WideResNet(10, 2, 4, "group"), WideResNet(10, 2, 4, "group", "gelu")),
+        (MLP(activation="relu"), MLP(activation="gelu")),
+        (MLP(activation="relu"), MLP(activation="tanh")),
+    ],
+    ids=ids,
+)
+def test_gelu_and_tanh_make_the_gradient_smooth_where_relu_makes_it_jump(kinked, smooth):
+    """Second differences of the outputs along a line: O(h) for a kink in some unit, O(h²) everywhere if smooth."""
+    x, h, largest = images(16, 0), 1e-4, []
+    for network in (kinked, smooth):
+        module = network.build(1, 3, size=SIZE).double()
+        theta = torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+        along = torch.randn(len(theta), generator=generator(1), dtype=torch.float64)
+        f = []
+        for i in range(40):
+            torch.nn.utils.vector_to_parameters(theta + i * h * along, module.parameters())
+            f.append(module(x).detach())
+        differences = torch.stack(f)
+        largest.append((differences[2:] - 2 * differences[1:-1] + differences[:-2]).abs().max() / h**2)
+    assert largest[0] > 20 * largest[1]
