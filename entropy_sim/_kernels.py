@@ -74,7 +74,9 @@ def update_function(function: Callable[..., None]) -> Compiled:
 
 
 def observe_function(function: Callable[..., None]) -> Compiled:
-    """Compile `f(theta, gradient, located, frame, index, out, params)`, an observer's accumulation on a block."""
+    """Compile `f(theta, gradient, located, frame, index, out, params)`, an observer's accumulation on a block.
+
+    located may be overwritten."""
     return Compiled(function, _OBSERVE)
 
 
@@ -402,7 +404,7 @@ def block_width(walkers: int, rows: int, threads: int, most: int | None = None) 
 def _aligned(*shape: int, dtype: type = np.float64) -> NDArray[Any]:
     """Zeros that begin at a multiple of 64 bytes: no vector, however wide, straddles two lines of the cache."""
     size, line = math.prod(shape), 64 // np.dtype(dtype).itemsize
-    raw = np.zeros(size + line, dtype=dtype)
+    raw: NDArray[Any] = np.zeros(size + line, dtype=dtype)
     first = -(raw.ctypes.data // raw.itemsize) % line
     return raw[first : first + size].reshape(shape)
 

@@ -26,17 +26,25 @@ from entropy_sim.noise.thermal import Thermal
 _GROUPS = 32
 
 
+_TWO52, _LOW = 2.0**52, np.uint64(0xFFFFFFFF)
+_DEALT = np.uint64(_GROUPS)
+
+
 # params: bins. out: (bins + 1, groups), the last row counting walkers off 0…1. Blocks hold multiples of 32 walkers.
+# Rows of all walkers first, in vectors, as integers in the last bits of 2^52 + row; only the counting itself goes one
+# by one. What is not finite counts as nothing.
 @observe_function
 def _count(theta, gradient, located, frame, index, out, params):  # type: ignore[no-untyped-def]
-    bins = int(params[0])
-    for w in range(theta.shape[1]):
-        finite = 0.0 * located[0, w] + 0.0 * located[1, w] == 0.0
-        if finite:
-            s = located[0, w]
-            inside = 0.0 <= s <= 1.0
-            j = min(int(s * bins), bins - 1) if inside else bins
-            out[j, w % _GROUPS] += 1.0
+    bins, walkers = params[0], theta.shape[1]
+    for w in range(walkers):
+        s = located[0, w]
+        finite = 0.0 * s + 0.0 * located[1, w] == 0.0
+        row = min(np.floor(s * bins), bins - 1.0) if (s >= 0.0) & (s <= 1.0) else bins
+        located[0, w] = np.uint64(np.float64(row + _TWO52).view(np.uint64) & _LOW).view(np.float64)
+        located[1, w] = 1.0 if finite else 0.0
+    flat = out.reshape(out.size)
+    for w in range(walkers):
+        flat[np.float64(located[0, w]).view(np.uint64) * _DEALT + np.uint64(w) % _DEALT] += located[1, w]
 
 
 @dataclass(frozen=True)
