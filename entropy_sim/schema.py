@@ -152,8 +152,6 @@ def _mean_force_variables() -> dict[str, Variable]:
         "hessian_trace_slope_moved": Variable(("s",), "loss / parameter^3", "Tr(Q dH/dt) where the replicas end"),
         "floor_distance": Variable(("s",), "parameter", "distance of the valley floor from the path point"),
         "floor_alignment": Variable(("s",), "1", "cosine between the tangents of the valley floor and of the path"),
-        "floor_distance": Variable(("s",), "parameter", "distance of the valley floor from the path point"),
-        "floor_alignment": Variable(("s",), "1", "cosine between the tangents of the valley floor and of the path"),
         "effective_potential": Variable(("s",), "loss", "effective potential"),
         "position_autocorrelation_time": Variable(("s",), "parameter^2 / loss", "autocorrelation time of the force"),
         "effective_sample_size": Variable(("s",), "1", "effective sample size"),
@@ -172,8 +170,20 @@ GROUPS: Mapping[str, Group] = {
             "arc_length": Variable(("s",), "parameter", "arc length y", required=True),
             "loss_between": Variable(("s",), "loss", "highest loss up to the next point"),
             "perpendicular_gradient_norm": Variable(("s",), "loss / parameter", "gradient norm off the tangent"),
+            # An ensemble of paths between the same ends; the variables above are those of the run that is measured.
+            "run_highest_loss": Variable(("run",), "loss", "highest loss of each path"),
+            "run_arc_length": Variable(("run",), "parameter", "arc length of each path"),
+            "run_perpendicular_gradient_norm": Variable(
+                ("run",), "loss / parameter", "largest gradient norm off the tangent of each path"
+            ),
+            "run_converged": Variable(("run",), "1", "whether each path converged"),
+            "run_distance": Variable(("run", "other_run"), "1", "distance between paths, in arc lengths"),
         },
-        coordinates={"s": _S},
+        coordinates={
+            "s": _S,
+            "run": Variable(("run",), "1", "run"),
+            "other_run": Variable(("other_run",), "1", "run"),
+        },
         extra_dims=("run",),
     ),
     "profile": Group(
