@@ -1,6 +1,6 @@
 """The points of a path in one pass give the loop's numbers, in memory of a few times the points."""
 
-import gc
+import weakref
 
 import pytest
 import torch
@@ -20,14 +20,14 @@ from nn_experiments.paths.linear import linear
 from nn_experiments.paths.resume import Resume
 
 
-class Double:
-    """An experiment in float64, of a few samples: whole groups of 16 and a rest."""
+class Small:
+    """An experiment of a few samples, whole groups of 16 and a rest, in float64."""
 
-    def __init__(self, network, **options):
-        self.experiment = Experiment(network=network, **options)
+    def __init__(self, network, dtype=torch.float64, **options):
+        self.experiment, self.dtype = Experiment(network=network, **options), dtype
 
     def objective(self, split="train", **options):
-        made = self.experiment.objective(split, dtype=torch.float64, **options)
+        made = self.experiment.objective(split, dtype=self.dtype, **options)
         made.inputs, made.targets = made.inputs[:100], made.targets[:100]
         return made
 
@@ -35,7 +35,7 @@ class Double:
         return self.experiment.initial(seed)
 
     def points(self, count):
-        return linear(torch.stack([self.initial(0), self.initial(1)]).double(), count)
+        return linear(torch.stack([self.initial(0), self.initial(1)]).to(self.dtype), count)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ class Double:
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
 def test_vectorised_is_the_loop(network, loss):
     """Groups of 16 in a batch of 48: BatchNorm must take each point's statistics from each group alone."""
-    experiment = Double(network, loss=loss)
+    experiment = Small(network, loss=loss)
     points = experiment.points(3)
     with Band(experiment, 48, 0, vectorised=False) as loop, Band(experiment, 48, 0, vectorised=True) as together:
         values, gradients = loop.value_and_gradient(points)
@@ -64,7 +64,7 @@ def test_vectorised_is_the_loop(network, loss):
 
 
 def test_full_batch_vectorised_is_the_loop():
-    experiment = Double(ResNet(width=2))
+    experiment = Small(MLP(widths=(8, 8), normalization="batch"))
     points = experiment.points(3)
     with Band(experiment, 48, 0, vectorised=False) as loop, Band(experiment, 48, 0, vectorised=True) as together:
         values, gradients = loop.full(points)
@@ -101,7 +101,7 @@ def test_all_points_share_a_minibatch_that_follows_the_seed():
 
 
 def test_chunks_give_the_same_and_memory_that_runs_out_halves_them(monkeypatch):
-    experiment = Double(ResNet(width=2))
+    experiment = Small(ResNet(width=2))
     points = experiment.points(7)
     objective = experiment.objective()
     batch = torch.arange(32)
@@ -139,7 +139,8 @@ def test_chunks_give_the_same_and_memory_that_runs_out_halves_them(monkeypatch):
 
 
 class Allocations(torch.utils._python_dispatch.TorchDispatchMode):
-    """Most bytes alive at once in storages of tensors that were made inside, of 1 kB or more."""
+    """Most bytes alive at once in tensors made inside, of 1 kB or more, in this thread: those of the loop hold one
+    parameter vector each, which their objective allocated before."""
 
     def __init__(self):
         super().__init__()
@@ -153,8 +154,6 @@ class Allocations(torch.utils._python_dispatch.TorchDispatchMode):
         return out
 
     def _count(self, storage):
-        import weakref
-
         size = storage.nbytes()
         if size < 1000 or storage._cdata in self.alive:
             return
@@ -168,7 +167,6 @@ class Allocations(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 def peak_of(function):
-    gc.collect()
     with Allocations() as seen:
         function()
     return seen.peak
@@ -177,8 +175,8 @@ def peak_of(function):
 @pytest.mark.parametrize("count", [5, 10])
 def test_memory_is_that_of_a_few_copies_of_the_points(count):
     """A network of many parameters and few activations: bytes in units of the points' own."""
-    experiment = Experiment(network=MLP(widths=(400,)))
-    points = linear(torch.stack([experiment.initial(0), experiment.initial(1)]), count)
+    experiment = Small(MLP(widths=(400,)), torch.float32)
+    points = experiment.points(count)
     copies = points.numel() * points.element_size()
     config: PathFinder = BezierCurve(points=count, steps=3, records=1, samples_between=1)
     with Band(experiment, 16, 0, 1) as loop:
