@@ -149,13 +149,6 @@ class _NormalizeGradient(torch.autograd.Function):
         return to_g, to_x, to_weight, None, None, None
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """x with its channels last in memory, where images are convolved faster that way: on CPUs."""
-    if x.ndim == 4 and x.device.type == "cpu" and x.is_floating_point():
-        return x.contiguous(memory_format=torch.channels_last)
-    return x
-
-
 def _like(g: Tensor, x: Tensor) -> Tensor:
     """g in the memory format of x: kernels for mixed formats copy, or are slow."""
     if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
@@ -199,7 +192,6 @@ def _conv2d(
 ) -> Tensor:
     if isinstance(padding, str) or x.ndim != 4:
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    x = channels_last(x)
     settings = (*(tuple([v] * 2 if isinstance(v, int) else v) for v in (stride, padding, dilation)), groups)
     return _Convolve.apply(x, weight, bias, settings)
 
