@@ -29,6 +29,7 @@ from entropy_sim.run_files import config_json, provenance, read_tree, writable, 
 from nn_experiments import checkpoints
 from nn_experiments.device import OnDevice, describe, resolve
 from nn_experiments.experiment import AnyExperiment, Experiment, evaluate
+from nn_experiments.measurements.escape import Escape
 from nn_experiments.measurements.mean_force import MeanForce
 from nn_experiments.measurements.profile import Profile
 from nn_experiments.measurements.relaxation import Relaxation
@@ -43,10 +44,13 @@ from nn_experiments.paths.resume import Resume
 from nn_experiments.train import Trained, Training
 from nn_experiments.workers import Workers, one_thread
 
-Stage = Literal["train", "path", "profile", "mean-force", "relaxation", "all"]
+Stage = Literal["train", "path", "profile", "mean-force", "relaxation", "escape", "all"]
 State = Literal["absent", "same", "other"]
-STAGES: tuple[Stage, ...] = ("train", "path", "profile", "mean-force", "relaxation")
-GROUPS = {"path": "path", "profile": "profile", "mean-force": "mean_force", "relaxation": "relaxation"}
+#: What "all" does; the measurements after these are done when asked for by name.
+ALL: tuple[Stage, ...] = ("train", "path", "profile", "mean-force", "relaxation")
+STAGES: tuple[Stage, ...] = (*ALL, "escape")
+#: The group of the dataset, and the field of the configuration, of each stage that has one.
+GROUPS: dict[Stage, str] = {s: s.replace("-", "_") for s in STAGES if s != "train"}
 
 #: What the command line offers; in Python any `PathFinder` will do.
 AnyPathFinder = AutoNEB | BezierCurve | PolygonalChain | StraightLine
@@ -71,6 +75,7 @@ class NetworkRun:
     profile: Profile = field(default_factory=Profile)
     mean_force: MeanForce = field(default_factory=MeanForce)
     relaxation: Relaxation = field(default_factory=Relaxation)
+    escape: Escape = field(default_factory=Escape)
 
     def __post_init__(self) -> None:
         require(self.seeds[0] != self.seeds[1], "seeds", "two different numbers", self.seeds)
@@ -86,9 +91,8 @@ class NetworkRun:
             parts |= {"seeds": self.seeds, "training": self.training}
         if stage != "train":
             parts["path"] = self.path
-        if stage in ("profile", "mean-force", "relaxation"):
-            name = GROUPS[stage]
-            parts[name] = getattr(self, name)
+        if stage not in ("train", "path"):
+            parts[GROUPS[stage]] = getattr(self, GROUPS[stage])
         return config_json(parts)
 
     def run(
@@ -162,7 +166,7 @@ class _Directory:
     # --- doing ------------------------------------------------------------------------------------------------------
 
     def do(self, stage: Stage, processes: int | None) -> xr.DataTree | None:
-        wanted = STAGES if stage == "all" else [s for s in STAGES if s in ("train", "path", stage)]
+        wanted = ALL if stage == "all" else [s for s in STAGES if s in ("train", "path", stage)]
         if stage == "train":
             wanted = ["train"]
         writable(self.dataset_path)
@@ -280,10 +284,8 @@ class _Directory:
         if stage == "profile":
             paths = {"neb": points, "line": linear(points[[0, -1]], self.config.profile.points)}
             group = self.config.profile.run(self.experiment, paths, workers, device)
-        elif stage == "mean-force":
-            group = self.config.mean_force.run(self.experiment, points, workers, device)
         else:
-            group = self.config.relaxation.run(self.experiment, points, workers, device)
+            group = getattr(self.config, GROUPS[stage]).run(self.experiment, points, workers, device)
         self._write(stage, group)
         self.report(f"{stage}: done")
 
