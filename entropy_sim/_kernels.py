@@ -85,6 +85,11 @@ def no_observer(theta, gradient, located, frame, index, out, params):  # type: i
     """Observes nothing."""
 
 
+@update_function
+def _no_update(theta, gradient, noise, field, memory, params):  # type: ignore[no-untyped-def]
+    """Stands for update rules that are not called."""
+
+
 _F_BLOCK, _F_NOISE, _F_UPDATE, _F_OBSERVE, _F_FILL = (
     types.FunctionType(s) for s in (_BLOCK, _NOISE, _UPDATE, _OBSERVE, FILL)
 )
@@ -111,7 +116,7 @@ _project = Compiled(_onto_plane, _UPDATE, frozenset({"contract"}))
 _ADVANCE = void(
     *(_CUBE, _CUBE, _CUBE, _CUBE, int64[::1], int64, int64, int64),
     *(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _NORMALS),
-    *(uint64, int64, boolean, boolean, boolean, _F_BLOCK, _F_BLOCK, _VECTOR),
+    *(uint64, int64, boolean, boolean, boolean, boolean, _F_BLOCK, _F_BLOCK, _VECTOR),
     *(_F_NOISE, _VECTOR, _F_BLOCK, _F_FILL, int64, _F_UPDATE, _VECTOR, _F_BLOCK),
     *(_F_UPDATE, _F_OBSERVE, _VECTOR, int64, int64, float64),
 )
@@ -135,6 +140,7 @@ def _advance(  # type: ignore[no-untyped-def]
     seed,
     first_walker,
     noisy,
+    whole,  # whether noise_function takes the whole step
     constrained,
     locates,  # whether the observer wants to know where the walkers are
     gradient_function,
@@ -177,7 +183,8 @@ def _advance(  # type: ignore[no-untyped-def]
                 noise_function(x, gradient, noise_field, xi[r : r + normals], noise, seed, walker, step, noise_params)
             if update_field.shape[0] > 0:
                 update_field_function(x, update_field, landscape_params)
-            update(x, gradient, noise, update_field, carried, update_params)
+            if not whole:
+                update(x, gradient, noise, update_field, carried, update_params)
             if constrained:
                 project(x, gradient, held, update_field, carried, update_params)
             left = 0.0  # coordinates that have just left the bound: to look for them is cheaper than to write them all
@@ -249,25 +256,31 @@ class Ensemble:
         self._out = np.zeros((blocks, *(self._width if s == -1 else s for s in out_shape)))
         self._done = np.zeros(blocks, dtype=np.int64)
         empty = np.zeros(0)
+        whole = dynamics.whole_step(landscape, noise) if noisy else None
+        noise_step = whole or (
+            noise.function_for(landscape),
+            noise.params(landscape, dynamics.time_step) if noisy else empty,
+        )
         never = landscape.gradient  # stands for functions that are not called: nothing more to compile
         self._arguments = (
             np.uint64(seed),
             first_walker,
             noisy,
+            whole is not None,
             frame is not None,
             locate,
             landscape.gradient.pointer,
             (landscape.locate if locate else never).pointer,
             landscape.params(),
-            noise.function_for(landscape).pointer,
-            noise.params(landscape, dynamics.time_step) if noisy else empty,
+            noise_step[0].pointer,
+            noise_step[1],
             (noise_field or never).pointer,
             fill_normals.pointer,
             normals,
-            dynamics.function.pointer,
+            (dynamics.function if whole is None else _no_update).pointer,
             dynamics.params(),
             (update_field or never).pointer,
-            (dynamics.function if frame is None else _project).pointer,
+            (_no_update if frame is None else _project).pointer,
             observer.pointer,
             empty if observer_params is None else observer_params,
             observe_from,

@@ -40,6 +40,11 @@ class Dynamics:
         """The numbers the compiled function is given."""
         raise NotImplementedError
 
+    def whole_step(self, landscape: Landscape, noise: Noise) -> tuple[Compiled, Floats] | None:
+        """A `_kernels.noise_function` that takes the whole step itself, and its parameters: for a noise that is a
+        multiple of the normals, which then need not be written down. None: the noise's function and this one's."""
+        return None
+
     def check(self, landscape: Landscape, noise: Noise) -> None:
         """Raise UserError for a noise that does not fit or a step that is unstable on the landscape's path."""
         if noise.supplies not in self.accepts:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from entropy_sim import theory
-from entropy_sim._kernels import Compiled, update_function
+from entropy_sim._kernels import Compiled, noise_function, update_function
 from entropy_sim.dynamics.base import Dynamics, Floats
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes.base import Landscape
@@ -28,6 +28,15 @@ def _step(theta, gradient, noise, field, memory, params):  # type: ignore[no-unt
         for w in range(theta.shape[1]):
             theta[i, w] += 0.5 * root * (memory[i, w] + noise[i, w]) - h * gradient[i, w]
             memory[i, w] = noise[i, w]
+
+
+# params: h, sqrt(2 D h). Euler-Maruyama with constant isotropic noise, straight from the normals.
+@noise_function
+def _whole_step(theta, gradient, field, xi, noise, seed, first_walker, step, params):  # type: ignore[no-untyped-def]
+    h, size = params[0], params[1]
+    for i in range(theta.shape[0]):
+        for w in range(theta.shape[1]):
+            theta[i, w] += size * xi[i, w] - h * gradient[i, w]
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,12 @@ class Overdamped(Dynamics):
 
     def params(self) -> Floats:
         return np.array([self.step, np.sqrt(self.step)])
+
+    def whole_step(self, landscape: Landscape, noise: Noise) -> tuple[Compiled, Floats] | None:
+        if not (noise.isotropic and self.scheme == "euler_maruyama"):
+            return None
+        diffusion = float(noise.along(landscape, [0.0])[0])
+        return _whole_step, np.array([self.step, np.sqrt(2.0 * diffusion * self.step)])
 
     def check(self, landscape: Landscape, noise: Noise) -> None:
         super().check(landscape, noise)

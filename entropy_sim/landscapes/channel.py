@@ -59,34 +59,41 @@ def _fold(y, length, period, inverse, mirror):  # type: ignore[no-untyped-def]
 
 
 @functools.cache
-def _simple_gradient(stiffness: int, along: int, single: bool) -> Compiled:
-    """The gradient where all directions, or the single one, share one simple shape (its code) and U has another: what
-    is not asked for is left out before it is compiled. With a single direction one loop does it all."""
+def _simple_gradient(stiffness: int, along: int, single: bool, mirrors: bool) -> Compiled:
+    """The gradient where all directions, or the single one, share one simple shape (its code) and U has another.
+
+    mirrors: at reflecting ends. What is not asked for is left out before it is compiled; one direction takes one loop.
+    """
 
     def gradient(theta, out, params):  # type: ignore[no-untyped-def]
-        length, period, inverse, mirror = params[0], params[1], params[2], params[3]
-        r = int64(params[_HEAD])
-        a, b, c, e = params[r + 1], params[r + 2], params[r + 3], params[r + 4]
-        r = int64(params[5])
-        f, g, h, j = params[r + 1], params[r + 2], params[r + 3], params[r + 4]
-        one_over = 1.0 / length
+        one_over, period, inverse, mirror = 1.0 / params[0], params[1], params[2], params[3]
+        at = int64(params[_HEAD])
+        a, b, c, e = params[at + 1], params[at + 2], params[at + 3], params[at + 4]
+        at = int64(params[5])
+        f, g, h, j = params[at + 1], params[at + 2], params[at + 3], params[at + 4]
         d, walkers = theta.shape
         if single:
             amplitude = params[_HEAD + 3]
             for w in range(walkers):
-                s, sign = _fold(theta[0, w], length, period, inverse, mirror)
+                r = theta[0, w] * one_over
+                s, sign = r - period * np.floor(r * inverse), one_over
+                if mirrors:
+                    s, sign = (2.0 - s, -one_over) if s > mirror else (s, one_over)
                 value, slope = shape_at(stiffness, s, a, b, c, e)
                 pull = amplitude * theta[1, w]
                 out[1, w] = pull * value
-                out[0, w] = sign * one_over * (shape_at(along, s, f, g, h, j)[1] + 0.5 * slope * (pull * theta[1, w]))
+                out[0, w] = sign * (shape_at(along, s, f, g, h, j)[1] + 0.5 * slope * (pull * theta[1, w]))
             return
         work = np.empty((3, walkers))
         value, slope, square = work[0], work[1], work[2]
         for w in range(walkers):
-            s, sign = _fold(theta[0, w], length, period, inverse, mirror)
+            r = theta[0, w] * one_over
+            s, sign = r - period * np.floor(r * inverse), one_over
+            if mirrors:
+                s, sign = (2.0 - s, -one_over) if s > mirror else (s, one_over)
             value[w], slope_s = shape_at(stiffness, s, a, b, c, e)
-            slope[w] = 0.5 * sign * one_over * slope_s
-            out[0, w] = sign * one_over * shape_at(along, s, f, g, h, j)[1]
+            slope[w] = 0.5 * sign * slope_s
+            out[0, w] = sign * shape_at(along, s, f, g, h, j)[1]
             square[w] = 0.0
         for n in range(d - 1):
             i, amplitude = int64(params[_HEAD + 2 + 2 * n]), params[_HEAD + 3 + 2 * n]
@@ -242,7 +249,9 @@ class Channel(Landscape):
     def gradient(self) -> Compiled:  # type: ignore[override]
         if len(self._groups) > 1 or not {self._groups[0][0].code, self.along.code} <= SIMPLE:
             return any_gradient
-        return _simple_gradient(self._groups[0][0].code, self.along.code, self.transverse_directions == 1)
+        return _simple_gradient(
+            self._groups[0][0].code, self.along.code, self.transverse_directions == 1, self.boundary == "reflecting"
+        )
 
     @property
     def dimension(self) -> int:

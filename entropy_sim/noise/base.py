@@ -25,7 +25,7 @@ class Noise:
 
     supplies: ClassVar[Supplies]
     function: ClassVar[Compiled]
-    isotropic: ClassVar[bool] = False  # the same constant strength in all directions, everywhere
+    isotropic: ClassVar[bool] = False  # the normals times one number, √(2 D) or √C, everywhere
 
     @property
     def has_finite_variance(self) -> bool:

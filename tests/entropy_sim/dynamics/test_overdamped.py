@@ -30,6 +30,27 @@ def exact(scheme):
     )
 
 
+class TwoFunctions(Thermal):
+    """The same noise, for which no function takes the whole step."""
+
+    isotropic = False
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_the_whole_step_is_noise_and_update_one_after_the_other(constrained):
+    channel, start = Channel(transverse_directions=2), np.full((70, 3), 0.3)
+    frame = np.repeat([[[1.0, 0.0, 0.0], [0.3, 0.0, 0.0], [0.0, 0.0, 0.0]]], 70, axis=0) if constrained else None
+    ends = []
+    for noise in (Thermal(0.2), TwoFunctions(0.2)):
+        assert (Overdamped().whole_step(channel, noise) is None) == isinstance(noise, TwoFunctions)
+        ensemble = Ensemble(channel, noise, Overdamped(0.01), start, seed=4, frame=frame)
+        ensemble.advance(50)
+        ends.append(ensemble.theta)
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-11)
+    assert np.ptp(ends[0][:, 1]) > 0.1
+    assert Overdamped(scheme="leimkuhler_matthews").whole_step(channel, Thermal(0.2)) is None
+
+
 @pytest.mark.parametrize("scheme", ["euler_maruyama", "leimkuhler_matthews"])
 def test_stationary_variance_is_exactly_that_of_the_scheme(scheme):
     """Relative standard error 0.7 %. Mutant: the other scheme's variance (T/k for Euler-Maruyama)."""
