@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from entropy_sim import path_geometry
-from nn_experiments.measurements._follow import Follower, NormalPlanes
+from nn_experiments.measurements._follow import Follower, NormalPlanes, _crossing
 from nn_experiments.measurements._frames import frames
 
 DOUBLE = torch.float64
@@ -55,6 +55,27 @@ def test_is_where_a_dense_search_downhill_ends(seed: int) -> None:
             assert abs(tangent @ (theta.numpy() - point)) < 1e-12
         ends += s in (0, 1)
     assert ends < 12
+
+
+def test_crossings_of_a_segment_are_the_first_ones() -> None:
+    """Also where f dips through 0 and back within one segment; against a dense scan."""
+    random, dips = np.random.default_rng(0), 0
+    for _ in range(400):
+        roots, scale, w = random.uniform(-0.3, 1.3, 2), random.choice([-1.0, 1.0]), float(random.random())
+        a, b, c = scale, -scale * roots.sum(), scale * roots.prod()
+        f = (a * w + b) * w + c
+        forward = f > 0
+        end = a + b + c if forward else c
+        found = _crossing(a, b, c, w, forward, end <= 0 if forward else end >= 0)
+        x = np.linspace(w, float(forward), 20_001)
+        changed = np.flatnonzero(((a * x + b) * x + c) * f < 0)
+        assert (found is None) == (changed.size == 0)
+        if found is not None:
+            assert found == pytest.approx(x[changed[0]], abs=1e-4)
+            dips += f * end > 0
+    assert dips > 10
+    assert _crossing(0.0, -2.0, 1.0, 0.0, True, True) == 0.5
+    assert _crossing(0.0, 0.0, 0.0, 0.3, True, True) == 1.0
 
 
 @pytest.mark.parametrize("near", [0.0, 0.37, 0.5, 1.0])
