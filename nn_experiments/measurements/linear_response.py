@@ -1,4 +1,4 @@
-"""Label noise near the valley floor, to second order in the noise and exactly: the theory that a ladder is held against.
+"""Label noise near the valley floor, exactly to second order in the noise: the theory that a ladder is held against.
 
 Where all N·C outputs fit their targets the loss is L = ½ |r|²/N with r = 0, its Hessian is H = JᵀJ/N, and label noise
 moves parameters by η Jᵀε/N a step. Then δ = θ − γ = Jᵀβ/N to first order, and everything happens among the outputs:
@@ -34,7 +34,7 @@ MOST_ENTRIES = 2**30
 #: Steps towards the floor at most.
 _MOST_STEPS = 60
 #: The smallest damping of a step towards the floor, in units of the largest curvature.
-_LEAST_DAMPING = 1e-7
+_LEAST_DAMPING = 1e-11
 
 
 class Residuals:
@@ -124,7 +124,7 @@ def valley_floor(residuals: Residuals, point: Tensor, tangent: Tensor, loss: flo
         while damping < top:
             step = across.T @ _solve(kernel, r, damping) / samples
             rest = residuals.at(theta - step)
-            if _loss(rest, samples) < 0.9 * _loss(r, samples):
+            if _loss(rest, samples) < 0.99 * _loss(r, samples):
                 theta, r = theta - step, rest
                 break
             damping *= 10
@@ -137,8 +137,8 @@ def valley_floor(residuals: Residuals, point: Tensor, tangent: Tensor, loss: flo
     floor = tangent.clone()
     kernel = jacobian @ jacobian.T / samples
     for _ in range(3):  # what the damping leaves of the first projection
-        least = _LEAST_DAMPING**2 * float(torch.linalg.matrix_norm(kernel, float("inf")))
-        floor -= jacobian.T @ _solve(kernel, jacobian @ floor, max(least, 1e-13)) / samples
+        least = 1e-14 * float(torch.linalg.matrix_norm(kernel, float("inf")))
+        floor -= jacobian.T @ _solve(kernel, jacobian @ floor, least) / samples
     floor /= floor.norm()
     return OnFloor(theta, floor, found, float((theta - point).norm()), float(floor @ tangent), jacobian)
 
@@ -250,8 +250,9 @@ class LinearisedDynamics:
 
     def step(self, noise: Tensor, indices: Tensor | None = None) -> None:
         """One step with the label noise `noise` (B, C) of the samples `indices` (None: all, in their order)."""
-        pull = noise.reshape(-1) - (self.kernel @ self.beta) if indices is None else None
-        if pull is None:
+        if indices is None:
+            pull = noise.reshape(-1) - self.kernel @ self.beta
+        else:
             rows = (indices[:, None] * self.outputs + torch.arange(self.outputs, device=noise.device)).reshape(-1)
             share = self.samples / len(indices)
             pull = torch.zeros_like(self.beta)
