@@ -24,10 +24,17 @@ def test_torchs_own_attention_gets_a_second_derivative():
     assert found.abs().max() > 0
 
 
-def test_the_settings_are_put_back_also_after_an_error():
-    before = torch.backends.mha.get_fastpath_enabled(), torch.backends.cuda.flash_sdp_enabled()
-    with pytest.raises(KeyError), differentiable_attention():  # noqa: PT012
-        assert not torch.backends.mha.get_fastpath_enabled()
-        assert not torch.backends.cuda.flash_sdp_enabled()
-        raise KeyError
-    assert before == (torch.backends.mha.get_fastpath_enabled(), torch.backends.cuda.flash_sdp_enabled())
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_settings_are_put_back_also_after_an_error(fast):
+    usual = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(fast)
+    try:
+        before = torch.backends.cuda.flash_sdp_enabled()
+        with pytest.raises(KeyError), differentiable_attention():  # noqa: PT012
+            assert not torch.backends.mha.get_fastpath_enabled()
+            assert not torch.backends.cuda.flash_sdp_enabled()
+            raise KeyError
+        assert torch.backends.mha.get_fastpath_enabled() == fast
+        assert torch.backends.cuda.flash_sdp_enabled() == before
+    finally:
+        torch.backends.mha.set_fastpath_enabled(usual)

@@ -47,10 +47,13 @@ def test_special_values_do_not_mislead():
     assert scale_invariant_parameters(module, images()) == ["0.weight", "2.weight"]
 
 
-def test_weight_normalisation_is_found_and_frozen_parameters_are_no_parameters():
+def test_weight_normalisation_is_found_and_frozen_or_unused_parameters_are_not_named():
     module = nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(72, 3)))
     assert scale_invariant_parameters(module, images()) == ["1.parametrizations.weight.original1"]
     module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 2))
+    assert scale_invariant_parameters(module, images()) == ["0.weight"]
+    module.unused = nn.Parameter(torch.ones(3))  # no effect at all is not scale invariance
+    assert scale_invariant_parameters(module, images()) == ["0.weight"]
     module[0].weight.requires_grad_(False)
     assert scale_invariant_parameters(module, images()) == []
 
