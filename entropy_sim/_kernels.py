@@ -361,10 +361,9 @@ class Ensemble:
         asked between pieces and ends the run early; what it reads must not change any more once it is true.
         """
         blocks = len(self._theta)
-        cost = 3e-9 * self._width * self.dimension * -(-blocks // self.threads)  # seconds per step, roughly
+        cost = 1.3e-9 * self._width * self.dimension * -(-blocks // self.threads)  # seconds per step, roughly
         piece = max(1, int(_SECONDS_PER_PIECE / cost))
-        share = max(1, blocks // (4 * self.threads))
-        ranges = [(b, min(b + share, blocks)) for b in range(0, blocks, share)]
+        ranges = shares(blocks, self.threads)
         bar = tqdm(
             total=step, initial=self.step, desc=description, unit="step", disable=None if progress else True, delay=1.0
         )
@@ -412,6 +411,17 @@ def block_width(walkers: int, rows: int, threads: int, most: int | None = None) 
     widest = max(32, min(most or 512, max(64, _CACHE // (8 * rows))) // 32 * 32)
     blocks = -(-walkers // (widest * threads)) * threads
     return min(widest, -(-walkers // (32 * blocks)) * 32)
+
+
+def shares(blocks: int, threads: int) -> list[tuple[int, int]]:
+    """Ranges of blocks that threads take one after the other, each a part of what is left: few calls, and an end that
+    they reach together although one is slower."""
+    ranges, first = [], 0
+    while first < blocks:
+        last = first + max(1, (blocks - first) // (2 * threads))
+        ranges.append((first, last))
+        first = last
+    return ranges
 
 
 def _aligned(*shape: int, dtype: type = np.float64) -> NDArray[Any]:

@@ -51,7 +51,7 @@ def interrupt(monkeypatch, call):
         whole(self, first_block, last_block, target)
 
     monkeypatch.setattr(Ensemble, "_piece", piece)
-    monkeypatch.setattr("entropy_sim._kernels._SECONDS_PER_PIECE", 1e-4)
+    monkeypatch.setattr("entropy_sim._kernels._SECONDS_PER_PIECE", 4e-5)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from entropy_sim._kernels import DIVERGENCE_BOUND, Ensemble, block_width, observe_function
+from entropy_sim._kernels import DIVERGENCE_BOUND, Ensemble, block_width, observe_function, shares
 from entropy_sim._random import fill_normals
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.landscapes import Barrier, Channel, DoubleWell, MullerBrown, Quadratic, Tabulated
@@ -85,6 +85,19 @@ def test_blocks_fit_the_cache_and_are_dealt_evenly_to_the_threads(rows, threads)
         if n >= 64 * threads:
             assert -(-blocks // threads) * threads * width <= 1.25 * n + 32 * threads  # threads finish together
         assert block_width(n, rows, threads, 96) <= 96
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7, 64])
+def test_shares_are_all_blocks_once_and_small_at_the_end(threads):
+    for blocks in (1, 2, 3, 32, 33, 2000):
+        ranges = shares(blocks, threads)
+        assert [b for first, last in ranges for b in range(first, last)] == list(range(blocks))
+        # Dealt to whoever is free, threads that are equally fast finish within the last share of each other.
+        busy = np.zeros(threads)
+        for first, last in ranges:
+            busy[np.argmin(busy)] += last - first
+        assert np.ptp(busy) <= 1
+        assert len(ranges) <= 2 * threads * (2 + math.log(blocks))
 
 
 @pytest.mark.parametrize(("landscape", "noise", "dynamics"), SYSTEMS)
