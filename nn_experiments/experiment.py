@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal, Protocol
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from entropy_sim.errors import require
-from nn_experiments.datasets import CIFAR10, CIFAR100, SVHN, DataSet, Digits, FashionMNIST, ImageFolder, Tensors
+from nn_experiments.datasets import CIFAR10, CIFAR100, SVHN, Digits, FashionMNIST, ImageFolder, Tensors
 from nn_experiments.networks.mlp import MLP
 from nn_experiments.networks.resnet import ResNet
 from nn_experiments.networks.torchvision_model import Torchvision
@@ -133,8 +133,12 @@ class Experiment:
 
 
 @lru_cache(maxsize=4)
-def _load(data: DataSet, device: str, dtype: torch.dtype) -> Tensors:
-    return data.load(device, dtype)
+def _load(data: AnyData, device: str, dtype: torch.dtype) -> Tensors:
+    if torch.device(device).type == "cpu":
+        return data.load(device, dtype)
+    host = _load(data, "cpu", dtype)  # files are read once: networks are built by what is there
+    names = ("train_inputs", "train_targets", "test_inputs", "test_targets")
+    return replace(host, **{name: getattr(host, name).to(device) for name in names})
 
 
 def evaluate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,9 +26,9 @@ class Published:
     is no part of the configuration: a run is the same wherever they do.
     """
 
-    root: str | None = field(default=None, compare=False)
+    root: str | None = None
     """Folder of the data sets (default: the environment variable ENTROPIC_DATA, or else data/downloads)."""
-    download: bool = field(default=False, compare=False)
+    download: bool = False
     """Download it to that folder if it is not there."""
     samples: int | None = None
     """Training images, a fixed random subset with each class in proportion; None: all."""
@@ -57,7 +57,8 @@ class Published:
 
     def jsonable(self) -> dict[str, Any]:
         """The configuration (see `run_files.to_jsonable`)."""
-        return {"type": type(self).__name__, **{f.name: getattr(self, f.name) for f in fields(self) if f.compare}}
+        kept = (f.name for f in fields(self) if f.name not in ("root", "download"))
+        return {"type": type(self).__name__, **{name: getattr(self, name) for name in kept}}
 
     def load(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensors:
         """Raises UserError if it is not there, not whole or cannot be downloaded, or has fewer images than wanted."""
@@ -82,7 +83,7 @@ class Published:
                 ) from error
             raise UserError(
                 f"data.root: expected {self.title} ({self.inside}) in {self.folder}, found none or a damaged one; get "
-                f"it with --experiment.data.download, or name its folder (--experiment.data.root, {FOLDER_VARIABLE})"
+                f"it with --data.download, or name its folder (--data.root, or the variable {FOLDER_VARIABLE})"
             ) from error
         labels = found.labels if hasattr(found, "labels") else found.targets
         return np.asarray(found.data), np.asarray(labels, dtype=np.int64)

@@ -30,6 +30,17 @@ def test_initial_parameters_are_seeded():
     assert (experiment.initial(1) - experiment.initial(2)).norm() > 1
 
 
+def test_data_are_read_once_for_all_devices(monkeypatch):
+    read, real = [], Digits.load
+    monkeypatch.setattr(Digits, "load", lambda self, *where: (read.append(where), real(self, *where))[1])
+    experiment = Experiment(data=Digits(seed=99))
+    experiment.initial(0)
+    elsewhere = experiment.objective(device="meta")  # a device that holds no values
+    assert elsewhere.inputs.device.type == elsewhere.targets.device.type == elsewhere.theta().device.type == "meta"
+    assert elsewhere.inputs.shape == experiment.objective().inputs.shape
+    assert len(read) == 1
+
+
 def test_precision_and_mode():
     experiment = Experiment(group_size=32)
     theta = experiment.initial(0)
