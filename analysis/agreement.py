@@ -20,7 +20,7 @@ from analysis.uncertainty import (
     ratio_verdict,
 )
 
-UNITS = {"ratio": "1", "ratio_low": "1", "ratio_high": "1", "z": "1", "chi2": "1", "degrees_of_freedom": "1", "p": "1"}
+UNITS = dict.fromkeys(("ratio", "ratio_low", "ratio_high", "z", "chi_squared", "degrees_of_freedom", "p_value"), "1")
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Row:
     ratio_low: float = np.nan
     ratio_high: float = np.nan
     z: float = np.nan
-    chi2: float = np.nan
+    chi_squared: float = np.nan
     degrees_of_freedom: int = 0
-    p: float = np.nan
+    p_value: float = np.nan
 
 
 def as_dataset(rows: Sequence[Row]) -> xr.Dataset:
@@ -161,8 +161,8 @@ def formula_row(
         verdict = "not determined"  # so noisy that no force at all would have passed too
     points = test.degrees_of_freedom + constraints if test.degrees_of_freedom else 0
     parts = [ratio_words(fit)] if amplitude else []
-    if (exact or not amplitude) and np.isfinite(test.p):
-        parts.append(f"χ² = {test.chi2:.1f} for {test.degrees_of_freedom} degrees of freedom, z = {test.z:.1f}")
+    if (exact or not amplitude) and np.isfinite(test.p_value):
+        parts.append(f"χ² = {test.chi_squared:.1f} for {test.degrees_of_freedom} degrees of freedom, z = {test.z:.1f}")
     reason = "; ".join(parts)
     if verdict == "not determined":
         reason = _why_not(fit, measured, predicted) if amplitude else "no point has a value and an error"
@@ -184,19 +184,20 @@ def formula_row(
         measured=fit.value,
         measured_stderr=fit.stderr,
         z=test.z,
-        chi2=test.chi2,
+        chi_squared=test.chi_squared,
         degrees_of_freedom=test.degrees_of_freedom,
-        p=test.p,
+        p_value=test.p_value,
     )
     return row, fit, test
 
 
 def _rejected(fit: Ratio, test: Agreement) -> str:
     """Why a formula disagrees whose ratio alone would not: its chi2, at the best factor too."""
-    at_one = f"χ² {test.chi2:.1f}/{test.degrees_of_freedom}"
-    best = special.chdtrc(fit.degrees_of_freedom, fit.chi2) if fit.degrees_of_freedom > 0 else np.nan
+    at_one = f"χ² {test.chi_squared:.1f}/{test.degrees_of_freedom}"
+    best = special.chdtrc(fit.degrees_of_freedom, fit.chi_squared) if fit.degrees_of_freedom > 0 else np.nan
     if best < 2 * special.ndtr(-SIGMAS):
-        return f"no single factor fits ({at_one} at its own size, {fit.chi2:.1f}/{fit.degrees_of_freedom} at the best)"
+        at_best = f"{fit.chi_squared:.1f}/{fit.degrees_of_freedom}"
+        return f"no single factor fits ({at_one} at its own size, {at_best} at the best)"
     return f"rejected at its own size ({at_one})"
 
 

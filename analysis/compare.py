@@ -6,12 +6,14 @@ A comparison is a tree with `source` "analysis". Its groups, each named by the l
     profile/<label>              the run's profile as it is
     mean_force/<label>           s: force, control, net (each with _stderr); form, s: predicted (+ _stderr,
                                  predicted_covariance), difference, z, ratio, ratio_low, ratio_high; form: formula,
-                                 overall_ratio (+ _low, _high), chi2, degrees_of_freedom, p, verdict
+                                 overall_ratio (+ _low, _high), chi_squared, degrees_of_freedom, p_value, verdict
     effective_potential/<label>  s: potential (+ _stderr, covariance), arc_length; form, s: predicted (+ _stderr);
                                  barrier_left, barrier_right (+ _stderr), barrier_position
     relaxation/<label>           control, start, time: position (+ _stderr); control, start: displacement (+ _stderr),
                                  own_side, replicas; form, start, time: position_predicted (simulations)
     stationary/<label>           s: density, free_energy (+ _stderr); form, s: density_predicted, density_z, …
+    between/<label> and <label>/<measurement>…
+                                 two runs held against each other, see `analysis.comparisons._pair.pair`
 
 Forces are per arc length (loss / parameter), potentials in loss; two runs are aligned at the same s, and their forces
 compared only where their paths have the same length. Intervals hold 68 %.
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,6 +57,8 @@ class Compare:
     """directory of comparison.nc, figures/ and report.html"""
     overwrite: bool = False
     """replace a comparison of other runs"""
+    alignment: comparisons.Alignment = comparisons.Alignment()  # noqa: RUF009 (frozen)
+    """how the second of two runs in different units is brought onto the first"""
 
     def __post_init__(self) -> None:
         require(len(self.files) > 0, "files", "at least one netCDF file", self.files)
@@ -89,14 +93,21 @@ class Compare:
         return [(label, tree) for label, (_, tree) in zip(labels, simulations, strict=True)], networks
 
 
-def compare(simulations: Sequence[Run], network: xr.DataTree | None = None) -> xr.DataTree:
+def compare(
+    simulations: Sequence[Run],
+    network: xr.DataTree | None = None,
+    others: Sequence[Run] = (),
+    alignment: comparisons.Alignment = comparisons.Alignment(),  # noqa: B008 (frozen)
+) -> xr.DataTree:
     """The comparison (see the module's docstring) of (label, run) pairs and a network's run, each a tree of the schema.
 
     Simulations are held against the exact forms of theory.py for their own noise and dynamics; the network against the
-    forms of `predict.predict_network` and against the simulation of its twin. Raises UserError if there is nothing to
-    compare, or labels repeat or collide with "network".
+    forms of `predict.predict_network` and against the simulation of its twin. Two runs are held against each other
+    measurement by measurement where that means something: the network and its twins, the network and `others` (networks
+    too), and, without a network, the first simulation and the rest; with an `alignment` of units, the network and every
+    simulation. Raises UserError if there is nothing to compare, or labels repeat or collide with "network".
     """
-    labels = [label for label, _ in simulations] + (["network"] if network is not None else [])
+    labels = [label for label, _ in [*simulations, *others]] + (["network"] if network is not None else [])
     require(len(labels) > 0, "files", "at least one run", labels)
     require(len(set(labels)) == len(labels), "labels", "different labels, none of them 'network'", labels)
     groups: dict[str, xr.Dataset] = {}
@@ -105,12 +116,18 @@ def compare(simulations: Sequence[Run], network: xr.DataTree | None = None) -> x
         _network(network, simulations, groups, rows)
     for label, tree in _with_profiles(simulations):
         _simulation(label, tree, groups, rows)
+    for a, b, measurements in _pairs(simulations, network, others, alignment):
+        label = f"{a[0]} and {b[0]}"
+        found, new = comparisons.all_between(label, a[1], b[1], alignment, measurements)
+        groups |= {f"between/{label}/{name}": dataset for name, dataset in found.items()}
+        rows += new
     if not rows:
         raise UserError(
-            "files: expected profile, mean_force, relaxation or stationary in one of the runs, found none of them"
+            "files: expected profile, mean_force, relaxation or stationary in one of the runs, or a measurement that "
+            "two of them share, found none"
         )
     groups["table"] = agreement.as_dataset(rows)
-    trees = [*simulations, *([("network", network)] if network is not None else [])]
+    trees = [*simulations, *others, *([("network", network)] if network is not None else [])]
     config = {
         "type": "Comparison",
         "sigmas": SIGMAS,
@@ -126,6 +143,29 @@ def compare(simulations: Sequence[Run], network: xr.DataTree | None = None) -> x
         threads=1,
     )
     return result
+
+
+def _pairs(
+    simulations: Sequence[Run],
+    network: xr.DataTree | None,
+    others: Sequence[Run],
+    alignment: comparisons.Alignment,
+) -> Iterator[tuple[Run, Run, tuple[str, ...]]]:
+    """Which runs to hold against each other, and in what: a network's force and relaxation are held against its twin's
+    already, and their profiles are the same."""
+    everything = comparisons.MEASUREMENTS
+    if network is None:
+        for other in simulations[1:]:
+            yield simulations[0], other, everything
+        return
+    length = summaries.arc_length(network)
+    for other in others:
+        yield ("network", network), other, everything
+    for label, tree in simulations:
+        if alignment != comparisons.Alignment():
+            yield ("network", network), (label, tree), everything
+        elif _is_twin(tree, network, length):
+            yield ("network", network), (label, tree), ("stationary", "escape", "barrier")
 
 
 def _with_profiles(simulations: Sequence[Run]) -> list[Run]:
@@ -170,18 +210,20 @@ def _simulation(label: str, tree: xr.DataTree, groups: dict[str, xr.Dataset], ro
             predictions = predict_simulation.predict_simulation(tree, force["s"].values)
         except UserError as error:
             rows.append(_not_determined(label, "mean_force", str(error)))
-        result, new = comparisons.mean_force(label, force, predictions, exact=True, quantity="force")
+        result, new = comparisons.mean_force.against_theory(label, force, predictions, exact=True, quantity="force")
         rows += new
         groups[f"mean_force/{label}"] = result
         if length is not None:
-            potential, new = comparisons.effective_potential(label, result, length, quantity="force", profile=profile)
+            potential, new = comparisons.effective_potential.against_theory(
+                label, result, length, quantity="force", profile=profile
+            )
             rows += new
             if potential is not None:
                 groups[f"effective_potential/{label}"] = potential
     if density is not None:
         try:
             predicted = predict_simulation.predict_stationary(tree, density["s"].values)
-            groups[f"stationary/{label}"], new = comparisons.stationary(label, density, predicted)
+            groups[f"stationary/{label}"], new = comparisons.stationary.against_theory(label, density, predicted)
             rows += new
         except UserError as error:
             groups[f"stationary/{label}"] = density
@@ -192,7 +234,7 @@ def _simulation(label: str, tree: xr.DataTree, groups: dict[str, xr.Dataset], ro
             positions = predict_simulation.predict_relaxation(tree, relaxed["start"].values, relaxed["time"].values)
         except UserError as error:
             rows.append(_not_determined(label, "relaxation", str(error)))
-        groups[f"relaxation/{label}"], new = comparisons.relaxation(label, relaxed, predicted=positions)
+        groups[f"relaxation/{label}"], new = comparisons.relaxation.against_theory(label, relaxed, predicted=positions)
         rows += new
 
 
@@ -208,20 +250,20 @@ def _network(network: xr.DataTree, simulations: Sequence[Run], groups: dict[str,
         rows += [criteria.path_is_flat(label, profile, path), criteria.curvature_rises(label, profile)]
     if force is not None:
         predictions = _predictions(network, profile, force, twins, length, rows)
-        result, new = comparisons.mean_force(label, force, predictions, exact=False)
+        result, new = comparisons.mean_force.against_theory(label, force, predictions, exact=False)
         groups[f"mean_force/{label}"] = result
         rows += criteria.force_confines(label, result)
         rows += new
         heating = criteria.heating_identity(label, force)
         rows += [heating] if heating is not None else []
         if length is not None:
-            potential, new = comparisons.effective_potential(label, result, length)
+            potential, new = comparisons.effective_potential.against_theory(label, result, length)
             rows += new
             if potential is not None:
                 groups[f"effective_potential/{label}"] = potential
     if relaxed is not None:
         others = {n: d for n, t in twins.items() if (d := summaries.measurement(t, "relaxation")) is not None}
-        groups[f"relaxation/{label}"], new = comparisons.relaxation(label, relaxed, others)
+        groups[f"relaxation/{label}"], new = comparisons.relaxation.against_theory(label, relaxed, others)
         rows += criteria.replicas_return(label, groups[f"relaxation/{label}"]) + new
 
 
@@ -259,7 +301,7 @@ def _predictions(
     for label, twin in twins.items():
         simulated = summaries.measurement(twin, "mean_force")
         if simulated is not None:
-            found.append(comparisons.simulated_form(label, simulated, s, known))
+            found.append(comparisons.mean_force.simulated_form(label, simulated, s, known))
     if not found:
         return None
     return xr.concat(found, "form", data_vars="minimal", join="override", combine_attrs="override")

@@ -32,6 +32,14 @@ def measurement(tree: xr.DataTree, name: str) -> xr.Dataset | None:
     return dataset
 
 
+def the_measurement(tree: xr.DataTree, name: str) -> xr.Dataset:
+    """`measurement`, of a run that must have it. Raises UserError otherwise."""
+    found = measurement(tree, name)
+    if found is None:
+        raise UserError(f"{name}: expected a run with this group, found {', '.join(map(str, tree.children)) or 'none'}")
+    return found
+
+
 def setting(name: str, dataset: xr.Dataset | None, attrs: Mapping[Any, Any]) -> float | None:
     """A number such as `learning_rate`: from the measurement's coordinates or attributes, the run's attributes, or, if
     it stands there with one value only, from anywhere in the `config` JSON; None if it is not told."""

@@ -34,13 +34,21 @@ class Estimate:
         """Values whose errors are independent of one another."""
         return cls(np.asarray(value, float), np.diag(np.square(np.asarray(stderr, float))))
 
-    def select(self, keep: NDArray[np.bool_]) -> Estimate:
-        """The marked values and their part of the covariance."""
+    def select(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Estimate:
+        """The marked (or numbered) values and their part of the covariance."""
         return Estimate(self.value[keep], self.covariance[np.ix_(keep, keep)])
 
     def transform(self, matrix: Array) -> Estimate:
-        """``M v`` with covariance ``M C M^T``, exact for a linear map M (m, n)."""
-        return Estimate(matrix @ self.value, matrix @ self.covariance @ matrix.T)
+        """``M v`` with covariance ``M C M^T``, exact for a linear map M (m, n). A NaN, in a value or its error, stays with
+        what it enters with a coefficient other than 0."""
+        matrix = np.asarray(matrix, float)
+        value, known = np.isfinite(self.value), np.isfinite(np.diag(self.covariance))
+        found = matrix @ np.where(value, self.value, 0.0)
+        covariance = matrix @ np.where(known[:, None] & known, self.covariance, 0.0) @ matrix.T
+        found[(matrix[:, ~value] != 0).any(1)] = np.nan
+        unknown = (matrix[:, ~known] != 0).any(1)
+        covariance[unknown], covariance[:, unknown] = np.nan, np.nan
+        return Estimate(found, covariance)
 
     def minus(self, other: Estimate) -> Estimate:
         """The difference of two independent estimates of the same shape."""
@@ -87,7 +95,7 @@ class Ratio:
     value: float
     low: float
     high: float
-    chi2: float
+    chi_squared: float
     degrees_of_freedom: int
 
     @property
@@ -164,9 +172,9 @@ def _crossing(chi2: Callable[[float], float], centre: float, direction: float, l
 class Agreement:
     """chi2 of measured − predicted, its degrees of freedom, the p-value and the equivalent two-sided z."""
 
-    chi2: float
+    chi_squared: float
     degrees_of_freedom: int
-    p: float
+    p_value: float
     z: float
 
 
@@ -218,6 +226,6 @@ def ratio_verdict(found: Ratio, test: Agreement | None = None) -> Verdict:
 
 def chi2_verdict(found: Agreement) -> Verdict:
     """Disagreement where the p-value is below that of 3 standard errors."""
-    if not np.isfinite(found.p):
+    if not np.isfinite(found.p_value):
         return "not determined"
-    return "agrees" if found.p >= 2 * special.ndtr(-SIGMAS) else "disagrees"
+    return "agrees" if found.p_value >= 2 * special.ndtr(-SIGMAS) else "disagrees"

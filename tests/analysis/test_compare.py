@@ -32,7 +32,7 @@ def test_a_network_that_follows_theory_agrees_and_says_so_with_numbers(network):
     assert row.statement.startswith("agrees: measured/predicted = ")
     node = tree["mean_force/network"].to_dataset().sel(form=PROPORTIONAL)
     np.testing.assert_allclose(node["difference"], node["net"] - node["predicted"])
-    assert float(node["chi2"]) == pytest.approx(9, abs=5 * np.sqrt(18))
+    assert float(node["chi_squared"]) == pytest.approx(9, abs=5 * np.sqrt(18))
     criteria = [r for r in found.values() if r.kind == "criterion"]
     assert len(criteria) == 6
     assert {r.verdict for r in criteria} == {"met"}

@@ -77,8 +77,8 @@ def test_stated_errors_are_those_of_repeated_profiles(network):
         truth = known.force(s)[np.abs(s - 0.5) < 0.4]
         # The slope's error is proportional to the slope, which is 0 in the middle: leave that point out.
         one, truth = one.select(np.abs(truth) > 1e-6), truth[np.abs(truth) > 1e-6]
-        total.append(agreement(one, Estimate.independent(truth, 0 * truth)).chi2)
-        mutant.append(agreement(one, Estimate.independent(0.5 * truth, 0 * truth)).chi2)
+        total.append(agreement(one, Estimate.independent(truth, 0 * truth)).chi_squared)
+        mutant.append(agreement(one, Estimate.independent(0.5 * truth, 0 * truth)).chi_squared)
     n = 30 * len(truth)
     assert abs(sum(total) - n) < 5 * np.sqrt(2 * n) * 1.2  # 1.2: errors of a ratio are not quite Gaussian
     assert sum(mutant) > n + 5 * np.sqrt(2 * n)

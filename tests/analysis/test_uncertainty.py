@@ -134,7 +134,7 @@ def test_points_that_scatter_more_than_their_errors_widen_the_interval():
     p = np.ones(4)
     m = np.array([0.5, 1.5, 0.4, 1.6])
     found = ratio(Estimate.independent(m, 0.05 * p), Estimate.independent(p, 0 * p))
-    assert found.stderr == pytest.approx(0.025 * np.sqrt(found.chi2 / 3), rel=1e-3)
+    assert found.stderr == pytest.approx(0.025 * np.sqrt(found.chi_squared / 3), rel=1e-3)
 
 
 def test_chi2_is_uniform_in_p_under_the_truth_and_uses_the_covariance():
@@ -143,8 +143,8 @@ def test_chi2_is_uniform_in_p_under_the_truth_and_uses_the_covariance():
     covariance = 0.9 * np.ones((5, 5)) + 0.1 * np.eye(5)
     draws = random.multivariate_normal(np.zeros(5), covariance, size=1000)
     zero = Estimate(np.zeros(5), np.zeros((5, 5)))
-    p = np.sort([agreement(Estimate(d, covariance), zero).p for d in draws])
-    wrong = np.sort([agreement(Estimate(d, np.diag(np.diag(covariance))), zero).p for d in draws])
+    p = np.sort([agreement(Estimate(d, covariance), zero).p_value for d in draws])
+    wrong = np.sort([agreement(Estimate(d, np.diag(np.diag(covariance))), zero).p_value for d in draws])
     even = (np.arange(1000) + 0.5) / 1000
     assert np.abs(p - even).max() < 1.63 / np.sqrt(1000)  # 1 % level
     assert np.abs(wrong - even).max() > 5 * 1.63 / np.sqrt(1000)

@@ -1,0 +1,136 @@
+"""Mean force against its predictions, and against another mean force."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from analysis import predict, summaries
+from analysis.agreement import Row, formula_row
+from analysis.comparisons._pair import LEVEL, Alignment, common_points, onto, pair, same_length, simulated
+from analysis.uncertainty import Estimate, Ratio
+from entropy_sim import statistics
+
+
+def simulated_form(
+    label: str, simulation: xr.Dataset, s: np.ndarray, profile_error: Estimate | None = None
+) -> xr.Dataset:
+    """The mean force of a twin's own simulation, interpolated to s (cubic spline), in the layout of a prediction.
+
+    The twin is built from the measured profile, so its force is as uncertain as the profile, whatever its Monte-Carlo
+    error. profile_error: the finite-learning-rate form at s from the same profile; its covariance is added to that of
+    the simulation, scaled up by |simulated/predicted| where this exceeds 1 and the prediction its own error.
+    """
+    name = simulated(label)
+    text = "simulation of the twin; error: Monte-Carlo only"
+    summary = summaries.mean_force(simulation)
+    good = np.isfinite(summary["net"].values) & np.isfinite(summary["net_stderr"].values)
+    at = summary["s"].values[good]
+    if at.size < 2:
+        nothing = Estimate(np.full(len(s), np.nan), np.full((len(s), len(s)), np.nan))
+        return predict.as_dataset({name: nothing}, {name: text}, s)
+    onto = predict.spline_matrix(at, s)
+    found = Estimate.independent(summary["net"].values[good], summary["net_stderr"].values[good]).transform(onto)
+    if profile_error is not None:
+        size, error = np.abs(profile_error.value), profile_error.stderr
+        scale = np.ones_like(size)
+        known = size > error
+        scale[known] = np.maximum(1.0, np.abs(found.value[known]) / size[known])
+        covariance = found.covariance + scale[:, None] * profile_error.covariance * scale
+        found = Estimate(found.value, covariance)
+        text = (
+            "simulation of the twin; error: Monte-Carlo and, in quadrature, the relative error that the profile gives "
+            "the finite-learning-rate form at the same s (at least its absolute error)"
+        )
+    return predict.as_dataset({name: found}, {name: text}, s)
+
+
+def against_theory(
+    label: str, dataset: xr.Dataset, predictions: xr.Dataset | None, *, exact: bool, quantity: str = "net"
+) -> tuple[xr.Dataset, list[Row]]:
+    """The force at the measured s against every form of `predictions` (on the same s)."""
+    result = summaries.mean_force(dataset)
+    result.attrs["compared"] = quantity
+    measured = Estimate.independent(result[quantity].values, result[f"{quantity}_stderr"].values)
+    rows: list[Row] = []
+    if predictions is None:
+        return result, rows
+    fits, tests, verdicts, z, points = [], [], [], [], []
+    for form in predictions["form"].values:
+        predicted = predict.estimate(predictions, form)
+        row, fit, test = formula_row(label, "mean_force", str(form), measured, predicted, exact=exact)
+        rows.append(row)
+        fits.append(fit)
+        tests.append(test)
+        verdicts.append(row.verdict)
+        error = np.hypot(measured.stderr, predicted.stderr)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z.append(np.where(error > 0, (measured.value - predicted.value) / error, np.nan))
+        points.append(statistics.ratio(measured.value, measured.stderr, predicted.value, predicted.stderr, level=LEVEL))
+    result = result.assign_coords(form=predictions["form"], formula=predictions["formula"])
+    force, one = "loss / parameter", "1"
+    along = ("form", "s")
+    new = {
+        "predicted": (along, predictions["force"].values, force, "predicted mean force along +s"),
+        "predicted_stderr": (along, predictions["force_stderr"].values, force, "standard error of the prediction"),
+        "predicted_covariance": (
+            ("form", "s", "s_other"),
+            predictions["covariance"].values,
+            "loss^2 / parameter^2",
+            "covariance of the prediction",
+        ),
+        "difference": (along, measured.value - predictions["force"].values, force, "measured − predicted"),
+        "z": (along, np.array(z), one, "(measured − predicted) / standard error"),
+        "ratio": (along, np.array([p.value for p in points]), one, "measured / predicted"),
+        "ratio_low": (along, np.array([p.low for p in points]), one, "measured / predicted, lower end (68 %)"),
+        "ratio_high": (along, np.array([p.high for p in points]), one, "measured / predicted, upper end (68 %)"),
+        **_overall(fits),
+        "chi_squared": (("form",), np.array([t.chi_squared for t in tests]), one, "χ² of measured − predicted"),
+        "degrees_of_freedom": (("form",), np.array([t.degrees_of_freedom for t in tests]), one, "degrees of freedom"),
+        "p_value": (("form",), np.array([t.p_value for t in tests]), one, "p-value of χ²"),
+        "verdict": (("form",), np.array(verdicts, dtype=object), one, "agreement"),
+    }
+    for name, (dims, values, units, text) in new.items():
+        result[name] = (dims, values, {"units": units, "long_name": text})
+    for name in ("effective_temperature", "noise_ratio"):
+        if name in predictions:
+            result[name] = predictions[name]
+    result.attrs |= {f"prediction_{k}": v for k, v in predictions.attrs.items()}
+    return result, rows
+
+
+def _overall(fits: list[Ratio]) -> dict[str, tuple]:
+    return {
+        "overall_ratio": (("form",), np.array([f.value for f in fits]), "1", "measured / predicted, all points"),
+        "overall_ratio_low": (("form",), np.array([f.low for f in fits]), "1", "lower end (68 %)"),
+        "overall_ratio_high": (("form",), np.array([f.high for f in fits]), "1", "upper end (68 %)"),
+    }
+
+
+def between(
+    first: xr.Dataset,
+    second: xr.Dataset,
+    lengths: tuple[float | None, float | None] = (None, None),
+    *,
+    alignment: Alignment = Alignment(),  # noqa: B008 (frozen)
+) -> xr.Dataset:
+    """The mean force per arc length of two `mean_force` groups, as the dataset of `_pair.pair`.
+
+    Less the control on both sides if both have one, otherwise as it is. lengths: of the two paths, in their own units
+    (None: not known). Raises UserError for paths of different length.
+    """
+    second = alignment.apply(second)
+    same_length(lengths[0], None if lengths[1] is None else alignment.length * lengths[1])
+    summary = [summaries.mean_force(one) for one in (first, second)]
+    compared = "net" if all("control" in one for one in summary) else "force"
+    s, s_second = (one["s"].values.astype(float) for one in summary)
+    at = common_points(s, s_second)
+    a, b = (Estimate.independent(one[compared].values, one[f"{compared}_stderr"].values) for one in summary)
+    return pair(
+        (onto(at, s, a), onto(at, s_second, b)),
+        {"s": xr.DataArray(at, dims="s", attrs=dict(first["s"].attrs))},
+        units="loss / parameter",
+        long_name="mean force along +s",
+        alignment=alignment,
+        attrs={"compared": compared, "control": "subtracted on both sides" if compared == "net" else "not subtracted"},
+    )

@@ -1,0 +1,116 @@
+"""Stationary density and free energy, against theory and against another density."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from analysis.agreement import Row, formula_row
+from analysis.comparisons._pair import Alignment, pair
+from analysis.uncertainty import Estimate
+from entropy_sim.errors import UserError, require
+
+
+def against_theory(label: str, dataset: xr.Dataset, predicted: xr.Dataset) -> tuple[xr.Dataset, list[Row]]:
+    """The density of s against each form of `predicted` (form, s), normalised over the same bins, and the free energy
+    up to a constant, which the weighted mean difference fixes (one degree of freedom each)."""
+    result = dataset[[n for n in ("density", "density_stderr", "free_energy", "free_energy_stderr") if n in dataset]]
+    result = result.assign_coords(form=predicted["form"], formula=predicted["formula"])
+    rows: list[Row] = []
+    for name in ("density", "free_energy"):
+        if name not in dataset or name not in predicted:
+            continue
+        value = dataset[name].values
+        has_error = f"{name}_stderr" in dataset
+        stderr = dataset[f"{name}_stderr"].values if has_error else np.full(value.shape, np.nan)
+        measured = Estimate.independent(value, stderr)
+        for i, form in enumerate(predicted["form"].values):
+            expected = predicted[name].values[i]
+            if name == "free_energy":
+                good = measured.determined() & np.isfinite(expected)
+                if good.any():
+                    shift = np.average((value - expected)[good], weights=stderr[good] ** -2)
+                    predicted[name].values[i] = expected = expected + shift
+            test_against = Estimate.independent(expected, np.zeros_like(expected))
+            row, _, _ = formula_row(
+                label,
+                "stationary",
+                f"{name.replace('_', ' ')}, {form}",
+                measured,
+                test_against,
+                exact=True,
+                constraints=1,
+                amplitude=False,
+            )
+            rows.append(row)
+        spec = {"units": dataset[name].attrs["units"], "long_name": f"predicted {dataset[name].attrs['long_name']}"}
+        result[f"{name}_predicted"] = (("form", "s"), predicted[name].values, spec)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = np.where(stderr > 0, (value - predicted[name].values) / stderr, np.nan)
+        result[f"{name}_z"] = (("form", "s"), z, {"units": "1", "long_name": "(measured − predicted) / standard error"})
+    result.attrs |= dataset.attrs
+    return result, rows
+
+
+def between(
+    first: xr.Dataset,
+    second: xr.Dataset,
+    variable: str = "density",
+    *,
+    alignment: Alignment = Alignment(),  # noqa: B008 (frozen)
+) -> xr.Dataset:
+    """`density` or `free_energy` of two `stationary` groups, as the dataset of `_pair.pair`, on the coarser bins.
+
+    A density's finer bins are averaged over the part of each coarse bin that they fill (exact where the edges fall
+    together; attribute `bins`), and the normalisation takes one degree of freedom. Free energies need the same bins;
+    the constant between them, which takes one too, is fixed by the weighted mean difference. Raises UserError for bins
+    that do not fill 0…1, or a variable that one lacks.
+    """
+    second = alignment.apply(second)
+    found = []
+    for one in (first, second):
+        require(variable in one, "variable", "density or free_energy, on both sides", variable)
+        s = one["s"].values.astype(float)
+        if not np.allclose(s, (np.arange(len(s)) + 0.5) / len(s), atol=1e-6):
+            raise UserError("stationary/s: expected the centres of equal bins that fill 0…1, found others")
+        error = one[f"{variable}_stderr"].values if f"{variable}_stderr" in one else np.zeros(len(s))
+        found.append(Estimate.independent(one[variable].values, error))
+    sizes = [len(e.value) for e in found]
+    coarse = min(sizes)
+    if variable == "density":
+        found = [e.transform(_rebinned(len(e.value), coarse)) for e in found]
+    else:
+        require(sizes[0] == sizes[1], "stationary/s", "the same bins for a free energy", sizes)
+        found[1] = _shifted(*found)
+    exact = all(size % coarse == 0 for size in sizes)
+    s = (np.arange(coarse) + 0.5) / coarse
+    return pair(
+        found,
+        {"s": xr.DataArray(s, dims="s", attrs=dict(first["s"].attrs))},
+        units=str(first[variable].attrs.get("units", "1")),
+        long_name=str(first[variable].attrs.get("long_name", variable)),
+        alignment=alignment,
+        constraints=1,
+        amplitude=variable == "density",
+        attrs={
+            "variable": variable,
+            "bins": f"{sizes[0]} and {sizes[1]} on {coarse}: " + ("exact" if exact else "shared in proportion"),
+        },
+    )
+
+
+def _rebinned(bins: int, coarse: int) -> np.ndarray:
+    """The matrix (coarse, bins) of averages over the part of each fine bin that lies in a coarse one."""
+    edges, fine = np.arange(coarse + 1) / coarse, np.arange(bins + 1) / bins
+    overlap = np.minimum(edges[1:, None], fine[None, 1:]) - np.maximum(edges[:-1, None], fine[None, :-1])
+    return np.clip(overlap, 0.0, None) * coarse
+
+
+def _shifted(first: Estimate, second: Estimate) -> Estimate:
+    """The second with the constant that the weighted mean difference leaves over the bins that both know."""
+    variance = first.stderr**2 + second.stderr**2
+    good = np.isfinite(first.value) & np.isfinite(second.value) & (variance > 0) & np.isfinite(variance)
+    if not good.any():
+        return second
+    shift = np.average((first.value - second.value)[good], weights=1 / variance[good])
+    return Estimate(second.value + shift, second.covariance)
