@@ -127,4 +127,4 @@ def _crossing(a: float, b: float, c: float, w: float, forward: bool, crossed: bo
 
 
 def _numbers(values: Tensor) -> Floats:
-    return values.double().cpu().numpy()
+    return values.cpu().double().numpy()

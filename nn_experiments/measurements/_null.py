@@ -60,8 +60,8 @@ def embedded(points: Tensor) -> Tensor:
     """The path (P, D) in coordinates of its own span, (P, at most P − 1) float64 on the CPU: all distances the same."""
     gram = torch.zeros(len(points) - 1, len(points) - 1, dtype=torch.float64)
     for part in torch.split(points, _CHUNK, dim=1):
-        offsets = (part[1:] - part[0]).double()
-        gram += (offsets @ offsets.T).cpu()
+        offsets = (part[1:] - part[0]).cpu().double()
+        gram += offsets @ offsets.T
     values, vectors = torch.linalg.eigh(gram)
     kept = values > _RANK * values[-1]
     coordinates = vectors[:, kept] * values[kept].sqrt()
