@@ -42,12 +42,14 @@ class Units:
     def __init__(self) -> None:
         self._parent = [FIXED]
         self.origin = [-1]
+        self._roots: Integers | None = None
         self.tags: dict[int, list[tuple[int, int]]] = defaultdict(list)
 
     def fresh(self, count: int, origin: int) -> Integers:
         start = len(self._parent)
         self._parent += range(start, start + count)
         self.origin += [origin] * count
+        self._roots = None
         return np.arange(start, start + count)
 
     def find(self, unit: int) -> int:
@@ -58,26 +60,36 @@ class Units:
 
     def resolved(self, labels: Integers) -> Integers:
         """The labels with one for each class of units that are the same."""
-        unique, inverse = np.unique(labels, return_inverse=True)
-        return np.array([u if u < 0 else self.find(int(u)) for u in unique])[inverse].reshape(labels.shape)
+        if self._roots is None:
+            self._roots = np.array([*map(self.find, range(len(self._parent))), NONE])  # so that roots[-1] is NONE
+        return np.broadcast_to(self._roots[_collapsed(labels)], labels.shape)
 
     def unite(self, a: Integers, b: Integers) -> Integers:
         """Make a and b (one shape, after broadcasting) the same, element by element; labels of the result."""
-        a, b = np.broadcast_arrays(a, b)
-        pairs = np.unique(np.stack([a.ravel(), b.ravel()], axis=1), axis=0)
-        for x, y in pairs[(pairs >= 0).all(axis=1)].tolist():
-            first, second = self.find(x), self.find(y)
+        shape = np.broadcast_shapes(a.shape, b.shape)
+        a, b = np.broadcast_arrays(_collapsed(np.broadcast_to(a, shape)), _collapsed(np.broadcast_to(b, shape)))
+        different = (a != b) & (a >= 0) & (b >= 0)
+        for pair in np.unique(a[different] * len(self._parent) + b[different]).tolist():
+            first, second = map(self.find, divmod(pair, len(self._parent)))
             if first != second:  # the smaller is the root, so that FIXED stays its own
                 self._parent[max(first, second)] = min(first, second)
-        return self.resolved(np.where(a < 0, b, a))
+                self._roots = None
+        return np.broadcast_to(self.resolved(np.where(a < 0, b, a)), shape)
 
     def along(self, labels: Integers, axes: tuple[int, ...]) -> Integers:
-        """Make labels the same along `axes`; what is left of them, those axes of length 1."""
-        moved = np.moveaxis(labels, axes, range(len(axes)))
+        """Make labels the same along `axes` (none negative); what is left of them, those axes of length 1."""
+        small = _collapsed(labels)
+        moved = np.moveaxis(small, axes, range(len(axes)))
         rows = moved.reshape(-1, *moved.shape[len(axes) :])
         kept = rows.max(axis=0)
-        self.unite(rows, np.where(rows < 0, NONE, kept))
-        return np.expand_dims(self.resolved(kept), axes)
+        self.unite(rows, np.broadcast_to(kept, rows.shape))
+        left = np.expand_dims(self.resolved(kept), axes)
+        return np.broadcast_to(left, tuple(1 if d in axes else n for d, n in enumerate(labels.shape)))
+
+
+def _collapsed(labels: Integers) -> Integers:
+    """Labels with axes along which they are merely repeated (stride 0) cut to length 1."""
+    return labels[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in labels.strides)]
 
 
 class LabelTracer(TorchFunctionMode):
@@ -116,7 +128,7 @@ class LabelTracer(TorchFunctionMode):
         if labels is None:
             for tensor in tensors:
                 self._fix(tensor)
-            labels = [np.full(tuple(o.shape), FIXED) for o in outs]
+            labels = [np.broadcast_to(np.int64(FIXED), tuple(o.shape)) for o in outs]
         for o, label in zip(outs, labels, strict=True):
             self.label(o, label)
         return out
@@ -133,7 +145,7 @@ class LabelTracer(TorchFunctionMode):
             return self.place(tensor, None).reshape(tuple(tensor.shape))
         if id(tensor) not in self._labels:
             constant = tensor.numel() <= 1 or bool((tensor == tensor.reshape(-1)[0]).all())
-            return np.full(tuple(tensor.shape), NONE if constant else FIXED)
+            return np.broadcast_to(np.int64(NONE if constant else FIXED), tuple(tensor.shape))
         return self.units.resolved(self._labels[id(tensor)][1])
 
     def place(self, parameter: Tensor, axis: int | None) -> Integers:
@@ -141,7 +153,7 @@ class LabelTracer(TorchFunctionMode):
         name = self.parameters[id(parameter)]
         count = parameter.numel() if axis is None else parameter.shape[axis]
         if name in self.fixed:
-            return np.full(count, FIXED)
+            return np.broadcast_to(np.int64(FIXED), count)
         if (name, axis) not in self.places:
             self.places[name, axis] = self.units.fresh(count, len(self.places))
             if any(n == name and (a is None) != (axis is None) for n, a in self.places):
@@ -165,7 +177,7 @@ class LabelTracer(TorchFunctionMode):
 
         def replaced(value: Any) -> Any:
             if isinstance(value, Tensor) and value.is_floating_point():
-                return torch.from_numpy(np.ascontiguousarray(self.of(value))).to(value.device)
+                return torch.from_numpy(np.array(self.of(value))).to(value.device)
             return type(value)(map(replaced, value)) if type(value) in (tuple, list) else value
 
         if name == "pad" and (args[2] if len(args) > 2 else kwargs.get("mode", "constant")) == "constant":
@@ -181,10 +193,10 @@ class LabelTracer(TorchFunctionMode):
         for other in tensors[1:]:
             labels = np.broadcast_to(self.of(other), shape)
             if self._varies(labels, size):
-                self.units.unite(result, np.full_like(result, FIXED))
+                self.units.unite(result, np.broadcast_to(np.int64(FIXED), result.shape))
                 result = labels
             elif self._varies(result, other.shape):
-                self.units.unite(labels, np.full_like(labels, FIXED))
+                self.units.unite(labels, np.broadcast_to(np.int64(FIXED), labels.shape))
             else:
                 result = self.units.unite(result, labels)
             size = out.shape

@@ -38,9 +38,9 @@ def permutations(objective: Objective, theta: Tensor, samples: int = 16) -> Perm
     with torch.no_grad():
         tracer = _Tracer(objective)
         with tracer:
-            tracer.label(inputs, np.full(tuple(inputs.shape), FIXED))
+            tracer.label(inputs, np.broadcast_to(np.int64(FIXED), tuple(inputs.shape)))
             outputs = objective.forward(inputs)
-        tracer.units.unite(tracer.of(outputs), np.full(tuple(outputs.shape), FIXED))
+        tracer.units.unite(tracer.of(outputs), np.broadcast_to(np.int64(FIXED), tuple(outputs.shape)))
         found = tracer.groups()
         return _checked(found, objective, theta, inputs)
 
@@ -87,7 +87,11 @@ class _Tracer(LabelTracer):
         """Labels of the outputs of a layer, None where it is not known."""
         if name == "multi_head_attention_forward":
             result = self._multi_head_attention(*args, **kwargs)
-            return None if result is None else [result, *(np.full(tuple(o.shape), FIXED) for o in outs[1:])]
+            return (
+                None
+                if result is None
+                else [result, *(np.broadcast_to(np.int64(FIXED), tuple(o.shape)) for o in outs[1:])]
+            )
         if name not in self._rules or len(outs) != 1:
             return None
         result = self._rules[name](outs[0], *args, **kwargs)
