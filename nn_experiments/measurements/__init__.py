@@ -5,7 +5,13 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_MODULES = {"Escape": "escape", "MeanForce": "mean_force", "Profile": "profile", "Relaxation": "relaxation"}
+_MODULES = {
+    "Escape": "escape",
+    "Ladder": "ladder",
+    "MeanForce": "mean_force",
+    "Profile": "profile",
+    "Relaxation": "relaxation",
+}
 
 __all__ = sorted(_MODULES)
 

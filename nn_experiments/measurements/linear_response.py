@@ -237,8 +237,8 @@ class LinearisedDynamics:
     """The dynamics of β for one replica, on one device: `step` with the noise of the network's own step."""
 
     def __init__(self, response: LinearResponse, learning_rate: float, momentum: float, like: Tensor) -> None:
-        self.kernel = torch.as_tensor(response.kernel).to(like)
-        self.slope = torch.as_tensor(response.slope_kernel).to(like)
+        # Copies: products round differently where an array from elsewhere lies askew in memory.
+        self.kernel, self.slope = (torch.tensor(a).to(like) for a in (response.kernel, response.slope_kernel))
         self.samples, self.outputs = response.samples, response.outputs
         self.learning_rate, self.momentum = learning_rate, momentum
         self.beta = torch.zeros(len(self.kernel), dtype=like.dtype, device=like.device)
