@@ -15,7 +15,7 @@ from torch import Tensor
 
 from entropy_sim.errors import require
 from nn_experiments.curvature import HessianOperator, full_precision, lanczos, subset
-from nn_experiments.noise import Minibatch
+from nn_experiments.noise import AnyNoise
 from nn_experiments.objective import Objective
 
 #: theta (D,) -> loss (scalar), gradient (D,)
@@ -56,7 +56,7 @@ class Settings(Protocol):
     def weight_decay(self) -> float: ...
 
     @property
-    def noise(self) -> Minibatch: ...
+    def noise(self) -> AnyNoise: ...
 
 
 def attributes(settings: Settings, objective: Objective, control: str | None) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def attributes(settings: Settings, objective: Objective, control: str | None) ->
     return {
         "normalization_mode": objective.mode,
         "group_size": objective.group_size or 0,
-        "batch_size": settings.noise.batch_size,
+        "batch_size": settings.noise.batch_size or samples,
         "learning_rate": settings.learning_rate,
         "momentum": settings.momentum,
         "weight_decay": settings.weight_decay,

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from entropy_sim import path_geometry
+from entropy_sim.errors import require
 from nn_experiments.dynamics import DIVERGED_DISTANCE, Settings, Trajectory, sgd
+from nn_experiments.noise import AnyNoise, Thermal
 from nn_experiments.objective import Objective
 
 Floats = npt.NDArray[np.float64]
@@ -22,14 +24,22 @@ Projection = Literal["nearest", "plane"]
 
 def released(settings: Settings, objective: Objective, theta: Tensor, draws: torch.Generator) -> Trajectory:
     """SGD with the settings' noise from `theta` (D,), which moves in place, at rest at first."""
-    noise = settings.noise
+    noise, time_step = settings.noise, settings.learning_rate / (1 - settings.momentum)
     return sgd(
-        lambda at: noise.gradient(objective, at, draws),
+        lambda at: noise.gradient(objective, at, draws, time_step),
         theta,
         learning_rate=settings.learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
+
+
+def check_free(noise: AnyNoise, weight_decay: float) -> None:
+    """Raises UserError for thermal noise with a restraint, which would hold a network where it is released, or without
+    weight decay: it diffuses along directions of zero curvature, and nothing else bounds it."""
+    if isinstance(noise, Thermal) and noise.temperature > 0:
+        require(noise.restraint == 0, "noise.restraint", "0 where a network is released on the path", noise.restraint)
+        require(weight_decay > 0, "weight_decay", "a positive number for thermal noise", weight_decay)
 
 
 class Follower:

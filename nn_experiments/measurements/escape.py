@@ -18,8 +18,8 @@ from entropy_sim.errors import require
 from entropy_sim.survival import CURVE_POINTS, INTERVAL, summary
 from nn_experiments.dynamics import attributes, check_step
 from nn_experiments.experiment import AnyExperiment
-from nn_experiments.measurements._follow import Follower, Projection, released
-from nn_experiments.noise import Minibatch
+from nn_experiments.measurements._follow import Follower, Projection, check_free, released
+from nn_experiments.noise import AnyNoise, Minibatch
 from nn_experiments.objective import generator
 from nn_experiments.workers import Workers
 
@@ -47,7 +47,7 @@ class Escape:
     """Heavy-ball momentum β (0 <= β < 1)."""
     weight_decay: float = 0.0
     """Weight decay λ of the update."""
-    noise: Minibatch = field(default_factory=Minibatch)
+    noise: AnyNoise = field(default_factory=Minibatch)
     """Noise."""
     duration: float = 480.0
     """Longest time followed, parameter² / loss."""
@@ -73,6 +73,7 @@ class Escape:
         )
         require(self.replicas >= 1, "escape.replicas", "a number >= 1", self.replicas)
         check_step(self.learning_rate, self.momentum, self.weight_decay)
+        check_free(self.noise, self.weight_decay)
         require(self.look_every >= 1, "escape.look_every", "a number >= 1", self.look_every)
         require(
             self.interval * (1 - 1e-9) <= self.duration < math.inf,

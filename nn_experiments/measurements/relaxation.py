@@ -19,9 +19,9 @@ from entropy_sim.errors import require
 from nn_experiments.curvature import subset
 from nn_experiments.dynamics import attributes, check_step, full_batch_trajectory
 from nn_experiments.experiment import AnyExperiment
-from nn_experiments.measurements._follow import Follower, Projection, released
+from nn_experiments.measurements._follow import Follower, Projection, check_free, released
 from nn_experiments.measurements._null import null_positions
-from nn_experiments.noise import Minibatch
+from nn_experiments.noise import AnyNoise, Minibatch
 from nn_experiments.objective import Objective, generator
 from nn_experiments.workers import Workers
 
@@ -50,7 +50,7 @@ class Relaxation:
     """Heavy-ball momentum β (0 <= β < 1)."""
     weight_decay: float = 0.0
     """Weight decay λ of the update."""
-    noise: Minibatch = field(default_factory=Minibatch)
+    noise: AnyNoise = field(default_factory=Minibatch)
     """Noise."""
     duration: float = 120.0
     """Time, parameter² / loss."""
@@ -85,6 +85,7 @@ class Relaxation:
         )
         require(self.replicas >= 1, "relaxation.replicas", "a number >= 1", self.replicas)
         check_step(self.learning_rate, self.momentum, self.weight_decay)
+        check_free(self.noise, self.weight_decay)
         require(self.records >= 1, "relaxation.records", "a number >= 1", self.records)
         least = self.records * self.learning_rate / (1 - self.momentum)
         require(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from entropy_sim.errors import UserError
 from nn_experiments.measurements import Relaxation
 from nn_experiments.measurements._follow import NormalPlanes, Projection
-from nn_experiments.noise import Minibatch
+from nn_experiments.noise import Minibatch, Thermal
 from nn_experiments.objective import Objective
 
 DOUBLE = torch.float64
@@ -133,6 +133,24 @@ def test_minibatches_scatter_and_every_replica_by_itself() -> None:
     assert len(np.unique(series.round(9), axis=0)) == len(series) == 8
 
 
+def test_thermal_noise_on_the_common_clock() -> None:
+    """Variance of y after n heavy-ball steps, exact by its impulse response; 1 s.e. is 10 %, without 1/(1 − β) in the
+    noise it would be half."""
+    rate, momentum, decay, temperature, steps, replicas = 0.1, 0.5, 0.05, 1e-3, 12, 200
+    noise = Thermal(temperature)
+    config = Relaxation((0.5,), replicas, rate, momentum, decay, noise, steps * 0.2, 1, (), null_draws=0)
+    found = run(config)["position"].values[0, 0, :, 1] * 2
+    y, v, response = 1.0, 1.0, []
+    for _ in range(steps):
+        response.append(y)
+        v = momentum * v - rate * (CURVATURE[0] + decay) * y
+        y += v
+    expected = rate**2 * 2 * temperature / (rate / (1 - momentum)) * np.sum(np.square(response))
+    stderr = math.sqrt(2 / (replicas - 1))
+    assert abs(found.var(ddof=1) / expected - 1) / stderr < 3
+    assert (found.var(ddof=1) / (expected / 2) - 1) / stderr > 5
+
+
 def test_a_path_that_bends_back_is_followed_without_jumps() -> None:
     """A hairpin: walking out of the start of one arm past the other. A global search jumps to it; a local one stays."""
     hairpin = torch.tensor([[0.0, 0.0], [10.0, 0.0], [10.0, 0.4], [0.0, 0.4]], dtype=DOUBLE)
@@ -211,6 +229,8 @@ def test_planes_follow_where_the_nearest_point_waits_at_a_corner() -> None:
         ({"duration": 0.7}, r"duration: expected at least one step a record \(a time of 0.8\)"),
         ({"control_step": 0.0}, "control_step: expected a positive number"),
         ({"search": 0.0}, "search: expected a number in"),
+        ({"noise": Thermal(1e-3)}, "weight_decay: expected a positive number for thermal noise, found 0.0"),
+        ({"noise": Thermal(1e-3, 1.0)}, "noise.restraint: expected 0 where a network is released on the path"),
         ({"projection": "spline"}, "projection: expected nearest or plane"),
         ({"null_draws": -1}, "null_draws: expected a number >= 0"),
         ({"loss_samples": 0}, "loss_samples: expected a number >= 1"),
