@@ -75,3 +75,78 @@ def test_noise_needs_two_batches() -> None:
     zero = torch.zeros(3)
     with pytest.raises(UserError, match="noise_batches: expected at least 2, found 1"):
         curvature.gradient_noise(iter([zero]), zero, zero, zero[None])
+
+
+# --- alignment ------------------------------------------------------------------------------------------------------
+
+
+def drawn(root: torch.Tensor, count: int, seed: int) -> list[torch.Tensor]:
+    """Gradients of covariance root rootᵀ around 3."""
+    return list(torch.randn(count, len(root), generator=generator(seed), dtype=DOUBLE) @ root.T + 3.0)
+
+
+def test_alignment_against_explicit_matrices() -> None:
+    """Tr(CH) Tr H/(Tr C Tr H²): 1 for C = c H, Tr(H)²/(D Tr H²) for isotropic noise, within 4 standard errors of a few
+    per cent; the uncentred Tr(E[g gᵀ] H) is rejected."""
+    dimension = 30
+    values = torch.logspace(-2, 0.5, dimension, dtype=DOUBLE)
+    frame, _ = torch.linalg.qr(torch.randn(dimension, dimension, generator=generator(30), dtype=DOUBLE))
+    hessian = frame @ torch.diag(values) @ frame.T
+    root = frame @ torch.diag(values.sqrt()) @ frame.T
+    unit = torch.eye(dimension, dtype=DOUBLE)
+    probes = curvature.rademacher(400, dimension, generator(31), unit)
+    centre, tangent = torch.full((dimension,), 2.9, dtype=DOUBLE), unit[0]
+    isotropic = float(values.sum() ** 2 / (dimension * values.square().sum()))
+    for c, exact in ((0.3 * root, 1.0), (0.2 * unit, isotropic)):
+        noise = curvature.gradient_noise(
+            iter(drawn(c, 1000, 32)), centre, tangent, frame.T[-3:], norms=values, hessian=lambda v: hessian @ v
+        )
+        found = curvature.alignment(noise, lambda v: hessian @ v, probes)
+        assert 0 < found.alignment.stderr < 0.1 * exact
+        assert abs(found.alignment.value - exact) < 4 * found.alignment.stderr
+        assert found.trace.value == pytest.approx(float(values.sum()), abs=4 * found.trace.stderr)
+        assert abs(found.square_trace.value - float(values.square().sum())) < 4 * found.square_trace.stderr
+        covariance = c @ c.T
+        assert noise.hessian is not None
+        assert noise.normalized is not None
+        form = float((covariance * hessian).sum())
+        assert abs(noise.hessian.value - form) < 4 * noise.hessian.stderr
+        weighted = float((values * covariance.diagonal()).sum())
+        assert abs(noise.normalized.value - weighted) < 4 * noise.normalized.stderr
+        share = float(torch.einsum("ki,ij,kj->", frame.T[-3:], covariance, frame.T[-3:]) / covariance.trace())
+        assert abs(noise.top_share.value - share) < 4 * noise.top_share.stderr
+        assert noise.forms is not None
+        uncentred = form + float((centre - 3) @ hessian @ (centre - 3))
+        away = curvature.gradient_noise(
+            iter(drawn(c, 1000, 32)), centre - 2, tangent, frame.T[-3:], hessian=lambda v: hessian @ v
+        )
+        assert away.hessian is not None
+        assert away.hessian.value == pytest.approx(noise.hessian.value, rel=1e-9)
+        assert away.forms is not None
+        assert abs(float(away.forms.mean()) - uncentred) > 5 * noise.hessian.stderr
+
+
+def test_error_of_the_alignment_is_that_of_independent_repeats() -> None:
+    dimension = 12
+    values = torch.logspace(-1, 0.3, dimension, dtype=DOUBLE)
+    found = []
+    for i in range(200):
+        noise = curvature.gradient_noise(
+            iter(drawn(torch.diag(values**0.7), 80, 100 + i)),
+            torch.full((dimension,), 3.0, dtype=DOUBLE),
+            torch.eye(dimension, dtype=DOUBLE)[0],
+            torch.eye(dimension, dtype=DOUBLE)[-2:],
+            hessian=lambda v: values * v,
+        )
+        gaussian = torch.randn(60, dimension, generator=generator(33, i), dtype=DOUBLE)
+        found.append((noise.top_share, curvature.alignment(noise, lambda v: values * v, gaussian).alignment))
+    for estimates in zip(*found, strict=True):
+        scatter = np.std([e.value for e in estimates], ddof=1)
+        assert math.sqrt(np.mean([e.stderr**2 for e in estimates])) == pytest.approx(scatter, rel=0.2)
+
+
+def test_alignment_needs_the_hessian() -> None:
+    zero = torch.randn(3, 4, generator=generator(34), dtype=DOUBLE)
+    noise = curvature.gradient_noise(iter(zero), zero[0], zero[0], zero[:1])
+    with pytest.raises(UserError, match="noise: expected one measured with the Hessian, found one without"):
+        curvature.alignment(noise, lambda v: v, zero)
