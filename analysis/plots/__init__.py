@@ -100,5 +100,11 @@ def _group(name: str, ds: xr.Dataset, suffix: str) -> Iterator[tuple[str, Axes]]
             yield f"escape_times{suffix}", plot_escape_times(ds)
     elif name == "barrier" and scanned(ds):
         yield f"barrier{suffix}", plot_barrier(ds)
-    elif name == "path" and "loss_between" in ds and ds["loss_between"].ndim == 1:
+    elif name == "path" and "loss_between" in ds and ds["loss_between"].ndim == 1 and not _given_and_flat(ds):
         yield "path", plot_path(ds)
+
+
+def _given_and_flat(path: xr.Dataset) -> bool:
+    """Whether there is nothing to see on a path: not found, and the same loss from end to end."""
+    loss = path["loss_between"]
+    return path.attrs.get("found_by") == "given" and float(loss.max()) == float(loss.min())

@@ -9,7 +9,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-from analysis.agreement import plus_minus
 from analysis.plots import _style
 from entropy_sim.errors import require
 
@@ -73,6 +72,8 @@ def _means(ax: Axes, ds: xr.Dataset) -> None:
         options: dict[str, Any] = {"fmt": "o", "color": "black", "markersize": 5, "capsize": 3, "zorder": 6}
         censored = int((ds["escaped"] == 0).sum()) - int((ds["diverged"] > 0).sum() if "diverged" in ds else 0)
         tail = f" ({censored} censored: exponential tail)" if censored else ""
+        from analysis.agreement import plus_minus  # scipy, which other figures do without
+
         label = f"measured mean {plus_minus(mean, stderr)}{tail}"
         ax.errorbar(mean, np.exp(-1.0), xerr=stderr, label=label, **options)
     if "mean_first_passage_time_reduced" in ds:

@@ -9,7 +9,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from analysis import summaries
-from analysis.agreement import plus_minus
 from analysis.plots import _style
 
 
@@ -83,6 +82,8 @@ def plot_force_comparison(ds: xr.Dataset, ax: Axes | None = None, forms: tuple[s
             label=name,
             zorder=5,
         )
+        from analysis.agreement import plus_minus  # scipy, which other figures do without
+
         chosen = list(forms or (map(str, ds["form"].values) if "form" in ds.dims else ()))
         for i, form in enumerate(chosen):
             one = ds.sel(form=form)

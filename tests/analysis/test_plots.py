@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -101,6 +102,16 @@ def test_a_file_is_drawn_group_by_group(runs, format, tmp_path):
     assert names >= (expected if format == "png" else {"stationary_density", "stationary_free_energy"})
     assert all(p.stat().st_size > 1000 and p.suffix == f".{format}" for p in written)
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in written}
+
+
+def test_a_given_valley_without_a_slope_is_not_drawn(runs, tmp_path):
+    network, _, _ = runs
+    flat = network["path"].to_dataset()  # the same loss from end to end
+    hill = flat.assign(loss_between=flat["loss_between"] * (1.0 + flat["s"]))
+    for ds, found_by, drawn in ((flat, "given", []), (flat, "autoneb", ["path"]), (hill, "given", ["path"])):
+        tree = xr.DataTree.from_dict({"/path": ds.assign_attrs(found_by=found_by), "/profile": network["profile"]})
+        names = {p.stem for p in plots.plot_file(tree, tmp_path)}
+        assert [name for name in names if name == "path"] == drawn
 
 
 def test_axis_labels_are_no_wider_than_their_axes(runs):
