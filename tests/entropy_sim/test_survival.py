@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from entropy_sim.errors import UserError
-from entropy_sim.survival import exponential_rate, exponentiality, kaplan_meier, mean_time
+from entropy_sim.survival import CURVE_POINTS, exponential_rate, exponentiality, kaplan_meier, mean_time, summary
 
 # Remission times in weeks (Freireich et al., Blood 21 (1963) 699).
 RELAPSED = [6, 6, 6, 7, 10, 13, 16, 22, 23]
@@ -153,3 +153,15 @@ def test_nothing_observed_is_no_number():
     found = mean_time([1.0, 1.0], [False, False])
     assert found.restricted == 1.0
     assert np.isnan(found.mean)
+
+
+def test_the_summary_is_of_these_estimates_after_the_transient():
+    t, e = censored(3, 200, 0.5, 3.0, lag=0.4)
+    found = summary(t, e, transient=0.5)
+    rate, mean = exponential_rate(t, e, 0.95, after=0.5), mean_time(t, e, after=0.5)
+    assert (found["rate"], found["rate_stderr"]) == (rate.rate, rate.stderr)
+    assert (found["rate_low"], found["rate_high"]) == (rate.low, rate.high)
+    assert (found["mean_first_passage_time"], found["restricted_mean_time"]) == (mean.mean, mean.restricted)
+    assert found["exponentiality_z"] == exponentiality(t, e, after=0.5)
+    assert found["survival"].shape == found["survival_time"].shape == (CURVE_POINTS,)
+    assert found["survival"][[0, -1]] == pytest.approx([1.0, 1 - e.mean()])

@@ -134,9 +134,9 @@ def test_minibatches_scatter_and_every_replica_by_itself() -> None:
 
 
 def test_thermal_noise_on_the_common_clock() -> None:
-    """Variance of y after n heavy-ball steps, exact by its impulse response; 1 s.e. is 10 %, without 1/(1 − β) in the
+    """Variance of y after n heavy-ball steps, exact by its impulse response; 1 s.e. is 12 %, without 1/(1 − β) in the
     noise it would be half."""
-    rate, momentum, decay, temperature, steps, replicas = 0.1, 0.5, 0.05, 1e-3, 12, 200
+    rate, momentum, decay, temperature, steps, replicas = 0.1, 0.5, 0.05, 1e-3, 8, 150
     noise = Thermal(temperature)
     config = Relaxation((0.5,), replicas, rate, momentum, decay, noise, steps * 0.2, 1, (), null_draws=0)
     found = run(config)["position"].values[0, 0, :, 1] * 2
