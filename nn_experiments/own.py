@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,13 +26,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from entropy_sim.errors import UserError, require
 from entropy_sim.user_file import execute, line_of, named, one_line, settle
+from nn_experiments._own_checks import kind_of, moved, try_out
 from nn_experiments.experiment import Split
-from nn_experiments.objective import Loss, NormalizationMode, Objective, batch_norms, generator
+from nn_experiments.networks._attention import differentiable_attention
+from nn_experiments.networks._scale_invariance import scale_invariant_parameters
+from nn_experiments.objective import Loss, NormalizationMode, Objective, generator
 
 #: Inputs and targets, as tensors with one row a sample, or anything that PyTorch loads them from.
 Data = tuple[Tensor, Tensor] | Dataset[Any] | DataLoader[Any]
-#: Samples on which module and loss are tried out when an experiment is made.
-_TRIED = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +58,9 @@ class ModuleExperiment:
     """Test data, or None."""
     group_size: int = 16
     """Samples that BatchNorm normalises together."""
-    scale_invariant_parameters: tuple[str, ...] = ()
-    """Names of the parameters on whose scale the outputs do not depend, such as weights before a BatchNorm."""
+    scale_invariant_parameters: tuple[str, ...] | None = None
+    """Names of the parameters on whose scale the outputs do not depend, such as weights before a BatchNorm; None: found
+    numerically."""
     name: str = ""
     """What reports call it (default: the class of the module)."""
     _loaded: dict[Any, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
@@ -71,8 +72,8 @@ class ModuleExperiment:
                 object.__setattr__(self, split, tensors(data, split))
         module = self._build(0)
         object.__setattr__(self, "name", self.name or type(module).__name__)
-        _try(module, self.loss, self.train)  # type: ignore[arg-type]
-        unknown = set(self.scale_invariant_parameters) - {n for n, _ in module.named_parameters()}
+        try_out(module, self.loss, self.train)  # type: ignore[arg-type]
+        unknown = set(self.scale_invariant_parameters or ()) - {n for n, _ in module.named_parameters()}
         require(not unknown, "scale_invariant_parameters", "names of parameters", ", ".join(sorted(unknown)))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,7 +128,7 @@ class ModuleExperiment:
         key = (split, dtype, str(device))
         if key not in self._loaded:
             inputs, targets = getattr(self, split)
-            self._loaded[key] = (_moved(inputs, device, dtype), _moved(targets, device, dtype))
+            self._loaded[key] = (moved(inputs, device, dtype), moved(targets, device, dtype))
         module = self._build(0).to(device, dtype)
         return Objective(module, self.loss, *self._loaded[key], group_size=self.group_size, mode=mode)
 
@@ -145,15 +146,19 @@ class ModuleExperiment:
 
     def scale_invariant(self) -> list[str]:
         """Names of the parameters on whose scale the outputs do not depend."""
-        return list(self.scale_invariant_parameters)
+        if self.scale_invariant_parameters is None:
+            inputs = self.train[0][: min(self.group_size, len(self.train[0]))]  # type: ignore[index]
+            found = scale_invariant_parameters(self._build(0), inputs)
+            object.__setattr__(self, "scale_invariant_parameters", tuple(found))
+        return list(self.scale_invariant_parameters or ())
 
     def _build(self, seed: int) -> nn.Module:
         if isinstance(self.module, nn.Module):
-            return copy.deepcopy(self.module)
+            return _twice_differentiable(copy.deepcopy(self.module))
         with seeded(seed):
             module = self.module()
         require(isinstance(module, nn.Module), "module", "a function that builds an nn.Module", type(module).__name__)
-        return module
+        return _twice_differentiable(module)
 
 
 @dataclass(frozen=True)
@@ -292,10 +297,10 @@ def tensors(data: Data, option: str) -> tuple[Tensor, Tensor]:
         pairs = all(
             isinstance(b, (tuple, list)) and len(b) == 2 and all(isinstance(p, Tensor) for p in b) for b in batches
         )
-        require(bool(batches) and pairs, option, f"{expected} of pairs of tensors", _kind(batches[:1]))
+        require(bool(batches) and pairs, option, f"{expected} of pairs of tensors", kind_of(batches[:1]))
         inputs, targets = (torch.cat([batch[i] for batch in batches]) for i in (0, 1))
     else:
-        raise UserError(f"{option}: expected {expected}, found {_kind(data)}")
+        raise UserError(f"{option}: expected {expected}, found {kind_of(data)}")
     require(len(inputs) > 0, option, "at least one sample", 0)
     require(len(inputs) == len(targets), option, f"{len(inputs)} targets, one for each input", len(targets))
     order = torch.randperm(len(inputs), generator=generator(0))
@@ -306,50 +311,14 @@ def _flat(module: nn.Module) -> Tensor:
     return torch.cat([p.detach().float().reshape(-1) for p in module.parameters() if p.requires_grad])
 
 
-def _kind(found: Any) -> str:
-    if isinstance(found, (tuple, list)):
-        return f"a {type(found).__name__} of {', '.join(_kind(f) for f in found) or 'nothing'}"
-    if isinstance(found, Mapping):
-        return f"a {type(found).__name__} with {', '.join(map(str, found))}"
-    return type(found).__name__
+def _twice_differentiable(module: nn.Module) -> nn.Module:
+    """`module`, whose forward pass, if there is attention in it, takes the kernels that have a second derivative."""
+    if any(isinstance(m, nn.MultiheadAttention) for m in module.modules()):
+        forward = module.forward
 
+        def differentiable(*arguments: Any, **options: Any) -> Any:
+            with differentiable_attention():
+                return forward(*arguments, **options)
 
-def _moved(tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
-
-
-def _try(module: nn.Module, loss: Loss, data: tuple[Tensor, Tensor]) -> None:
-    """One loss and gradient of a few samples, for mistakes to be found at once."""
-    floating = next((p.dtype for p in module.parameters()), torch.float32)
-    count = min(_TRIED, len(data[0]))
-    inputs, targets = (_moved(part[:count], "cpu", floating) for part in data)
-    named_parameters = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-    require(bool(named_parameters), "module", "at least one parameter that requires a gradient", "none")
-    module.eval()
-    if batch_norms(module):
-        for layer in batch_norms(module):
-            layer.track_running_stats = False
-            layer.running_mean = layer.running_var = None
-    try:
-        outputs = module(inputs)
-        require(isinstance(outputs, Tensor), "module", "a tensor as output", _kind(outputs))
-        value, doubled = loss(outputs, targets), loss(torch.cat([outputs, outputs]), torch.cat([targets, targets]))
-        require(value.ndim == 0, "loss", "one number", f"shape {tuple(value.shape)}")
-        found = torch.autograd.grad(value, [p for _, p in named_parameters], allow_unused=True)
-    except UserError:
-        raise
-    except Exception as error:
-        shapes = f"inputs {tuple(inputs.shape)}, targets {tuple(targets.shape)}"
-        raise one_line(
-            "module", f"expected a network and a loss that take {shapes}, found {type(error).__name__}: {error}"
-        ) from error
-    once, twice = value.item(), doubled.item()
-    mean = math.isclose(twice, once, rel_tol=1e-4, abs_tol=1e-7) or not math.isfinite(once)
-    require(mean, "loss", "the mean over its samples", f"{twice:.4g} for samples taken twice, {once:.4g} once")
-    unused = [n for (n, _), g in zip(named_parameters, found, strict=True) if g is None]
-    require(
-        not unused,
-        "module",
-        "that every parameter takes part in the loss (or requires no gradient)",
-        f"{', '.join(unused[:3])} without a gradient",
-    )
+        module.forward = differentiable
+    return module

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from entropy_sim.errors import UserError
 from entropy_sim.run_files import config_json, from_jsonable, to_jsonable
+from nn_experiments.curvature import HessianOperator
 from nn_experiments.experiment import evaluate
 from nn_experiments.own import FileExperiment, ModuleExperiment, tensors
 
@@ -104,6 +105,60 @@ def test_frozen_parameters_are_no_part_of_theta():
     objective, theta = experiment.objective(), torch.zeros(14)
     objective.load(theta)
     assert torch.equal(objective.module[0].weight, module[0].weight)
+
+
+def test_scale_invariant_weights_are_found_unless_they_are_named():
+    normalised = partial(nn.Sequential, nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2))
+    assert ModuleExperiment(normalised, F.cross_entropy, (INPUTS, TARGETS)).scale_invariant() == ["0.weight"]
+    assert ModuleExperiment(net, F.cross_entropy, (INPUTS, TARGETS)).scale_invariant() == []
+    named = ModuleExperiment(net, F.cross_entropy, (INPUTS, TARGETS), scale_invariant_parameters=("0.weight",))
+    assert named.scale_invariant() == ["0.weight"]
+    with pytest.raises(UserError, match=r"scale_invariant_parameters: expected names of parameters, found 'no.such'"):
+        ModuleExperiment(net, F.cross_entropy, (INPUTS, TARGETS), scale_invariant_parameters=("no.such",))
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.last = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.attention(x, x, x, need_weights=False)[0].mean(1))
+
+
+def test_torchs_attention_has_curvature():
+    inputs = torch.randn(24, 5, 4, generator=torch.Generator().manual_seed(1))
+    experiment = ModuleExperiment(Attending, F.cross_entropy, (inputs, (inputs.sum((1, 2)) > 0).long()))
+    objective, theta = experiment.objective(dtype=torch.float64), experiment.initial(0).double()
+    direction = torch.randn(len(theta), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    product = HessianOperator(objective, theta)(direction)
+    ends = [objective.full_value_and_gradient(theta + h * direction)[1].clone() for h in (1e-5, -1e-5)]
+    torch.testing.assert_close(product, (ends[0] - ends[1]) / 2e-5, rtol=1e-5, atol=1e-8)
+
+
+class OnlyOnce(torch.autograd.Function):
+    """A square whose derivative cannot be differentiated again."""
+
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context, gradient):
+        return 2 * context.saved_tensors[0] * gradient
+
+
+def test_a_network_without_a_second_derivative_is_refused():
+    class Once(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return OnlyOnce.apply(super().forward(x))
+
+    with pytest.raises(
+        UserError, match=r"module: expected second derivatives that agree .* found '\|H v\| = .* against"
+    ):
+        ModuleExperiment(partial(Once, 3, 2), F.cross_entropy, (INPUTS, TARGETS))
 
 
 def test_it_can_be_sent_to_a_process_and_described():
