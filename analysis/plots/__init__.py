@@ -15,6 +15,7 @@ from analysis.plots._style import save
 from analysis.plots.barrier import plot_barrier
 from analysis.plots.effective_potential import plot_effective_potential
 from analysis.plots.escape import plot_escape, plot_escape_times, scanned
+from analysis.plots.ladder import plot_ladder
 from analysis.plots.mean_force import (
     plot_force_comparison,
     plot_force_ratio,
@@ -37,6 +38,7 @@ __all__ = [
     "plot_file",
     "plot_force_comparison",
     "plot_force_ratio",
+    "plot_ladder",
     "plot_mean_force",
     "plot_mean_force_windows",
     "plot_overview",
