@@ -6,6 +6,7 @@ This is thermodynamic integration (the blue-moon ensemble of chemical physics) w
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -18,11 +19,11 @@ from torch import Tensor
 
 from entropy_sim import path_geometry, schema, statistics
 from entropy_sim.errors import require
-from nn_experiments.dynamics import DIVERGED_DISTANCE, attributes, check_step, full_batch_trajectory, sgd
+from nn_experiments.dynamics import DIVERGED_DISTANCE, Trajectory, attributes, check_step, full_batch_trajectory, sgd
 from nn_experiments.experiment import AnyExperiment
 from nn_experiments.measurements._frames import Frame, frames
-from nn_experiments.noise import Minibatch
-from nn_experiments.objective import generator
+from nn_experiments.noise import AnyNoise, Draw, Label, Minibatch, Thermal, check_bounded
+from nn_experiments.objective import Objective, generator
 from nn_experiments.workers import Workers
 
 Floats = npt.NDArray[np.float64]
@@ -33,8 +34,10 @@ class MeanForce:
     """Heavy-ball SGD held on the hyperplane through each path point: minus the averaged tangential gradient, −⟨t·∇L⟩.
 
     The final update, momentum and weight decay included, is projected off the tangent; the recorded force is that of
-    the loss alone. Beside it runs a noise-free control over the same time, from the same point. Times are
-    t = η · step / (1 − β).
+    the loss alone, and with label or thermal noise that of the clean loss. A replica is then an antithetic pair, the
+    same draws with both signs: the force's fluctuations of first order in the noise cancel. Beside it runs a noise-free
+    control over the same time, from the same point; for label noise in minibatches, one for each replica, with the same
+    minibatches and steps. Times are t = η · step / (1 − β).
     """
 
     positions: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -47,7 +50,7 @@ class MeanForce:
     """Heavy-ball momentum β (0 <= β < 1)."""
     weight_decay: float = 0.0
     """Weight decay λ of the update."""
-    noise: Minibatch = field(default_factory=Minibatch)
+    noise: AnyNoise = field(default_factory=Minibatch)
     """Noise."""
     burn_in: float = 10.0
     """Time before averaging, parameter² / loss."""
@@ -85,6 +88,12 @@ class MeanForce:
             self.control_step,
         )
         require(self.seed >= 0, "mean_force.seed", "a number >= 0", self.seed)
+        check_bounded(self.noise, self.weight_decay)
+
+    @property
+    def own_controls(self) -> bool:
+        """Whether each replica has a control of its own, on its minibatches."""
+        return self.control and isinstance(self.noise, Label) and self.noise.batch_size is not None
 
     @property
     def window(self) -> float:
@@ -112,7 +121,7 @@ class MeanForce:
         """
         objective = experiment.objective()
         self.noise.check(objective)
-        kinds = range(self.replicas + self.control)  # the last one is the control
+        kinds = range(self.replicas + (self.control and not self.own_controls))  # the last one may be the control
         units = [
             (self, experiment, frame, i, r, device)
             for i, frame in enumerate(frames(points, self.positions))
@@ -155,7 +164,8 @@ class MeanForce:
             variables["heating_left"] = (("s", "replica"), stacked("heating_left"))
             variables["heating_right"] = (("s", "replica"), stacked("heating_right"))
         if self.control:
-            control = np.array([[row[-1].force] for row in rows])
+            own = self.own_controls
+            control = stacked("control_force") if own else np.array([[row[-1].force] for row in rows])
             variables["mean_force_control"] = (("s", "control_replica", "time_window"), control)
         return variables
 
@@ -165,6 +175,7 @@ class MeanForce:
         )
         return {
             **attributes(self, objective, control if self.control else None),
+            **({"control": "the same minibatches without label noise"} if self.own_controls else {}),
             "arc_length": float(path_geometry.arc_length(points)[-1]),
         }
 
@@ -183,51 +194,98 @@ class _Windows(NamedTuple):
     autocorrelation_time: float
     effective_sample_size: float
     diverged: bool
+    control_force: Floats
 
 
 def _run_unit(unit: tuple[MeanForce, AnyExperiment, Frame, int, int, str]) -> _Windows:
     config, experiment, frame, position, replica, device = unit
     objective = experiment.objective(device=device)
     point, tangent, bend = (torch.as_tensor(a).to(objective.device, objective.dtype) for a in frame)
-    theta = point.clone()
     options: dict[str, Any] = {
         "learning_rate": config.learning_rate,
         "momentum": config.momentum,
         "weight_decay": config.weight_decay,
         "tangent": tangent,
     }
+    runs: Iterator[list[_State]]
     if replica < config.replicas:
-        draws, noise, dt = generator(config.seed, position, replica), config.noise, config.time_step
-        trajectory = sgd(lambda at: noise.gradient(objective, at, draws), theta, **options)
+        dt = config.time_step
+        runs = _noisy(config, objective, point, generator(config.seed, position, replica), options)
     else:
         flow_step = config.flow_step
         dt = config.time_step if flow_step is None else flow_step
-        trajectory = full_batch_trajectory(objective, theta, flow_step=flow_step, **options)
+        quiet = full_batch_trajectory(objective, point.clone(), flow_step=flow_step, **options)
+        runs = ([_State(theta, loss, gradient, gradient)] for theta, loss, gradient in quiet)
     skip, size = round(config.burn_in / dt), round(config.window / dt)
     total = skip + size * config.time_windows + 1
     limit = DIVERGED_DISTANCE * max(float(point.norm()), 1.0)
     rows = []
-    for theta, loss, gradient in islice(trajectory, total):
-        offset = theta - point
-        along, square, distance = tangent @ gradient, gradient @ gradient, offset.norm()
-        rows.append(torch.stack([loss, -along, bend @ offset, offset @ gradient, square - along**2, distance]))
+    for states in islice(runs, total):
+        row = []
+        for theta, loss, clean, gradient in states:
+            offset = theta - point
+            along, square, distance = tangent @ gradient, gradient @ gradient, offset.norm()
+            values = [loss, -(tangent @ clean), bend @ offset, offset @ clean, square - along**2, distance]
+            row.append(torch.stack(values))
+        rows.append(torch.stack(row))
         if len(rows) % 50 == 0 and not float(distance) < limit:
             break
-    series = np.full((total, 6), np.nan)
+    series = np.full((total, len(rows[0]), 6), np.nan)
     series[: len(rows)] = torch.stack(rows).double().cpu().numpy()
-    lost = ~(np.isfinite(series).all(1) & (series[:, 5] < limit))
+    lost = ~(np.isfinite(series).all(2) & (series[..., 5] < limit)).all(1)
     if lost.any():
         series[lost.argmax() :] = np.nan
     if replica == config.replicas and config.control_step is not None:
         # The few large steps of the flow: the trapezoidal rule over each window.
         series = (series[1:] + series[:-1]) / 2
-    return _summarise(series[skip : total - 1].reshape(-1, size, 6), dt, config.learning_rate, bool(lost.any()))
+    kept = series[skip : total - 1].reshape(config.time_windows, size, -1, 6)
+    return _summarise(kept, dt, config.learning_rate, bool(lost.any()), config.own_controls)
 
 
-def _summarise(kept: Floats, dt: float, learning_rate: float, diverged: bool) -> _Windows:
-    """kept: (windows, samples, 6), NaN from where a run diverged."""
-    loss, force, bend, left, right, distance = np.moveaxis(kept, -1, 0)
-    averages = [_block_average(x) for x in (force, force * (1 - bend))]
+class _State(NamedTuple):
+    """Before a step: theta, loss and gradient without the noise that is added, and the gradient of the step itself."""
+
+    theta: Tensor
+    loss: Tensor
+    clean: Tensor
+    gradient: Tensor
+
+
+def _noisy(
+    config: MeanForce, objective: Objective, point: Tensor, draws: torch.Generator, options: dict[str, Any]
+) -> Iterator[list[_State]]:
+    """SGD with the noise; where noise is added, both signs of it with the same draws, and its own control if asked."""
+    noise, drawn = config.noise, [Draw(None, None)]
+    if not noise.adds:
+        single = sgd(lambda at: noise.gradient(objective, at, draws), point.clone(), **options)
+        yield from ([_State(theta, loss, gradient, gradient)] for theta, loss, gradient in single)
+    restraint = noise.restraint if isinstance(noise, Thermal) else 0.0
+
+    def follow(sign: float) -> Trajectory:
+        def gradient(at: Tensor) -> tuple[Tensor, Tensor]:
+            loss, g = noise.gradient_at(objective, at, drawn[0], sign)
+            g = g.clone()  # the objective's own is overwritten before this step is taken
+            return loss, g.add_(at - point, alpha=restraint) if restraint else g
+
+        return sgd(gradient, point.clone(), **options)
+
+    runs = [follow(sign) for sign in ((1.0, -1.0, 0.0) if config.own_controls else (1.0, -1.0))]
+    while True:
+        drawn[0] = noise.draw(objective, draws, config.time_step)
+        states = []
+        for theta, _, gradient in map(next, runs):
+            loss, clean = noise.gradient_at(objective, theta, drawn[0], 0.0)
+            states.append(_State(theta, loss, clean.clone(), gradient))
+        yield states
+
+
+def _summarise(kept: Floats, dt: float, learning_rate: float, diverged: bool, own_control: bool) -> _Windows:
+    """kept: (windows, samples, runs, 6), NaN from where a run diverged; the last run may be the control."""
+    control = kept[:, :, -1, 1].mean(1) if own_control else np.full(len(kept), np.nan)
+    kept = kept[:, :, :-1] if own_control else kept
+    curved = (kept[..., 1] * (1 - kept[..., 2])).mean(2)
+    loss, force, _, left, right, distance = np.moveaxis(kept.mean(2), -1, 0)
+    averages = [_block_average(x) for x in (force, curved)]
     whole = np.isfinite(force).all(1)
     times = [float(statistics.autocorrelation_time(x)) for x in force[whole]] if kept.shape[1] >= 8 else []
     time = float(np.mean(times)) if times else math.nan
@@ -243,6 +301,7 @@ def _summarise(kept: Floats, dt: float, learning_rate: float, diverged: bool) ->
         autocorrelation_time=time * dt,
         effective_sample_size=float(whole.sum()) * kept.shape[1] / time,
         diverged=diverged,
+        control_force=control,
     )
 
 
