@@ -23,12 +23,12 @@ from nn_experiments.paths.resume import Resume
 class Small:
     """An experiment of a few samples, whole groups of 16 and a rest, in float64."""
 
-    def __init__(self, network, dtype=torch.float64, **options):
-        self.experiment, self.dtype = Experiment(network=network, **options), dtype
+    def __init__(self, network, dtype=torch.float64, samples=100, **options):
+        self.experiment, self.dtype, self.samples = Experiment(network=network, **options), dtype, samples
 
     def objective(self, split="train", **options):
         made = self.experiment.objective(split, dtype=self.dtype, **options)
-        made.inputs, made.targets = made.inputs[:100], made.targets[:100]
+        made.inputs, made.targets = made.inputs[: self.samples], made.targets[: self.samples]
         return made
 
     def initial(self, seed):
@@ -64,7 +64,8 @@ def test_vectorised_is_the_loop(network, loss):
 
 
 def test_full_batch_vectorised_is_the_loop():
-    experiment = Small(MLP(widths=(8, 8), normalization="batch"))
+    """In more than one chunk, of unequal sizes."""
+    experiment = Small(MLP(widths=(8, 8), normalization="batch"), samples=700)
     points = experiment.points(3)
     with Band(experiment, 48, 0, vectorised=False) as loop, Band(experiment, 48, 0, vectorised=True) as together:
         values, gradients = loop.full(points)

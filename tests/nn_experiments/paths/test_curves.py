@@ -99,6 +99,37 @@ def test_the_gradient_of_a_step_is_unbiased():
     assert np.abs(mean - 2 * np.array(exact)).max() > 5 * error.max()  # the sum over only some of the t
 
 
+@pytest.mark.parametrize(("optimizer", "momentum"), [("sgd", 0.7), ("adam", 0.9)])
+def test_steps_are_those_of_torch_s_optimizers(optimizer, momentum):
+    """Step by step, with the same t: torch's SGD (v ← βv + g, θ ← θ − lr v; one learning rate) and Adam."""
+    torch = pytest.importorskip("torch")
+    steps, rate = 9, 0.05
+    config = BezierCurve(
+        control_points=2, steps=steps, learning_rate=rate, optimizer=optimizer, momentum=momentum, samples_per_step=3
+    )
+    free = torch.tensor(config.fit(ENDS)[1:-1], requires_grad=True)
+    kinds = {
+        "sgd": lambda p: torch.optim.SGD(p, rate, momentum=momentum),
+        "adam": lambda p: torch.optim.Adam(p, rate),
+    }
+    made = kinds[optimizer]([free])
+    asked = []
+
+    def watched(points):
+        asked.append(points.copy())
+        return hill(points)
+
+    config.run(watched, ENDS, evaluate=lambda points: hill(points)[0], full=hill)
+    for step in range(5):  # the learning rate is constant for half of the steps
+        t = (np.arange(3) + np.random.default_rng((0, step)).random(3)) / 3
+        weights = config.weights(t)
+        controls = np.concatenate([ENDS[:1], free.detach().numpy(), ENDS[1:]])
+        assert np.allclose(asked[step], weights @ controls, rtol=1e-10)
+        free.grad = torch.from_numpy(weights[:, 1:-1].T @ hill(weights @ controls)[1] / 3)
+        made.step()
+    assert np.allclose([config.rate(s) for s in (0, 4, 9)], [rate, rate, rate / 100])
+
+
 @pytest.mark.parametrize("kind", [BezierCurve, PolygonalChain])
 def test_path_points_are_equally_spaced_on_the_curve(kind):
     config = kind(control_points=2, points=9)
