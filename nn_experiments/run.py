@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,9 +31,11 @@ from nn_experiments import checkpoints
 from nn_experiments.device import OnDevice, describe, resolve
 from nn_experiments.experiment import AnyExperiment, Experiment, evaluate
 from nn_experiments.measurements.escape import Escape
+from nn_experiments.measurements.ladder import Ladder
 from nn_experiments.measurements.mean_force import MeanForce
 from nn_experiments.measurements.profile import Profile
 from nn_experiments.measurements.relaxation import Relaxation
+from nn_experiments.noise import AnyNoise
 from nn_experiments.objective import Evaluation
 from nn_experiments.own import FileExperiment, ModuleExperiment
 from nn_experiments.paths.autoneb import AutoNEB
@@ -73,7 +76,7 @@ class NetworkRun:
     training: Training = field(default_factory=Training)
     path: AnyPathFinder = field(default_factory=AutoNEB)
     profile: Profile = field(default_factory=Profile)
-    mean_force: MeanForce = field(default_factory=MeanForce)
+    mean_force: MeanForce | Ladder = field(default_factory=MeanForce)
     relaxation: Relaxation = field(default_factory=Relaxation)
     escape: Escape = field(default_factory=Escape)
 
@@ -284,9 +287,13 @@ class _Directory:
         if stage == "profile":
             paths = {"neb": points, "line": linear(points[[0, -1]], self.config.profile.points)}
             group = self.config.profile.run(self.experiment, paths, workers, device)
+        elif stage == "mean-force" and isinstance(self.config.mean_force, Ladder):
+            cache = self.out / "unfinished" / "mean_force"
+            group = self.config.mean_force.run(self.experiment, points, workers, device, cache)
         else:
             group = getattr(self.config, GROUPS[stage]).run(self.experiment, points, workers, device)
         self._write(stage, group)
+        shutil.rmtree(self.out / "unfinished" / GROUPS[stage], ignore_errors=True)
         self.report(f"{stage}: done")
 
     def _write(self, stage: Stage, group: xr.Dataset) -> None:
@@ -303,7 +310,7 @@ class _Directory:
             source="nn_experiments",
             system=config.experiment.system,
             config=config,
-            noise=f"minibatch, B = {config.mean_force.noise.batch_size}",
+            noise=_in_words(config.mean_force.noise),
             seed=config.mean_force.seed,
             threads=1,
             device=describe(self.device),
@@ -329,6 +336,13 @@ class _Directory:
 def _train_unit(unit: tuple[Training, AnyExperiment, int, Path]) -> Trained:
     training, experiment, seed, state = unit
     return training.run(experiment, seed, progress=False, state_path=state)
+
+
+def _in_words(noise: AnyNoise) -> str:
+    """A noise and its numbers, as the `noise` attribute says it."""
+    symbols = {"strength": "σ", "temperature": "T", "batch_size": "B"}
+    given = ((symbol, getattr(noise, name, None)) for name, symbol in symbols.items())
+    return ", ".join([type(noise).__name__.lower(), *(f"{s} = {value:g}" for s, value in given if value is not None)])
 
 
 def _checksum(path: Path) -> str:
