@@ -241,11 +241,19 @@ class Ensemble:
         self.threads = threads or default_threads()
         noise_field, update_field = noise.field_function(landscape), dynamics.field_function(landscape)
         normals = noise.normals(landscape) if noisy else 0
+        whole = dynamics.whole_step(landscape, noise) if noisy else None
         self._rows = (
-            *(d, d, noise.field_rows(landscape) if noise_field and noisy else 0, d if update_field else 0, 2),
+            *(
+                d,
+                0 if whole else d,
+                noise.field_rows(landscape) if noise_field and noisy else 0,
+                d if update_field else 0,
+                2,
+            ),
             normals * (4 // math.gcd(normals, 4)),
         )
-        self._width = block_width(n, d + dynamics.memory_rows(d) + sum(self._rows), self.threads, block)
+        rows = d + dynamics.memory_rows(d) + sum(self._rows[:-1]) + self._rows[-1] // 2  # normals are singles
+        self._width = block_width(n, rows, self.threads, block)
         self.walkers, self.dimension, self.step = n, d, 0
         self._theta = self._to_blocks(start)
         blocks = len(self._theta)
@@ -256,7 +264,6 @@ class Ensemble:
         self._out = np.zeros((blocks, *(self._width if s == -1 else s for s in out_shape)))
         self._done = np.zeros(blocks, dtype=np.int64)
         empty = np.zeros(0)
-        whole = dynamics.whole_step(landscape, noise) if noisy else None
         noise_step = whole or (
             noise.function_for(landscape),
             noise.params(landscape, dynamics.time_step) if noisy else empty,
@@ -313,7 +320,7 @@ class Ensemble:
     @property
     def diverged(self) -> NDArray[np.bool_]:
         """Which walkers have left the bound, (n,)."""
-        return np.any(np.isnan(self.theta), axis=1, keepdims=True)[:, 0]
+        return np.isnan(self._theta).any(axis=1).reshape(-1)[: self.walkers]
 
     @property
     def per_walker(self) -> NDArray[np.float64]:
