@@ -65,6 +65,8 @@ class Band:
     def value_and_gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (P,) and gradient (P, D) of one fresh minibatch, the same for all points."""
         batch = self.objective.draw(self.batch_size, self.generator)
+        if self._vectorised is not None:
+            return self._vectorised.value_and_gradient(points, batch)
         return self._each(points, lambda objective, point: objective.value_and_gradient(point, batch))
 
     def full(self, points: Tensor) -> tuple[Tensor, Tensor]:

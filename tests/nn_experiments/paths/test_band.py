@@ -38,6 +38,18 @@ class Small:
         return linear(torch.stack([self.initial(0), self.initial(1)]).to(self.dtype), count)
 
 
+@pytest.fixture
+def passes(monkeypatch):
+    """The number of points in each pass over several of them."""
+    counts, original = [], _vectorised.vmap
+
+    def counting(function):
+        return lambda points: counts.append(len(points)) or original(function)(points)
+
+    monkeypatch.setattr(_vectorised, "vmap", counting)
+    return counts
+
+
 @pytest.mark.parametrize(
     "network",
     [
@@ -51,7 +63,7 @@ class Small:
     ids=lambda network: network.name,
 )
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
-def test_vectorised_is_the_loop(network, loss):
+def test_vectorised_is_the_loop(network, loss, passes):
     """Groups of 16 in a batch of 48: BatchNorm must take each point's statistics from each group alone."""
     experiment = Small(network, loss=loss)
     points = experiment.points(3)
@@ -61,9 +73,10 @@ def test_vectorised_is_the_loop(network, loss):
         assert torch.allclose(found[0], values, rtol=1e-12, atol=0)
         assert torch.allclose(found[1], gradients, rtol=1e-9, atol=1e-12 * float(gradients.abs().max()))
         assert torch.equal(loop.generator.get_state(), together.generator.get_state())
+    assert passes == [3]
 
 
-def test_full_batch_vectorised_is_the_loop():
+def test_full_batch_vectorised_is_the_loop(passes):
     """In more than one chunk, of unequal sizes."""
     experiment = Small(MLP(widths=(8, 8), normalization="batch"), samples=700)
     points = experiment.points(3)
@@ -74,6 +87,7 @@ def test_full_batch_vectorised_is_the_loop():
         assert torch.allclose(found[1], gradients, rtol=1e-9, atol=1e-12)
         assert torch.allclose(together.evaluate(points), loop.evaluate(points), rtol=1e-12)
         assert torch.allclose(loop.evaluate(points), values, rtol=1e-12)
+    assert passes == [3, 3, 3, 3]
 
 
 def test_threads_change_nothing_and_the_device_decides():
@@ -185,7 +199,10 @@ def test_memory_is_that_of_a_few_copies_of_the_points(count):
         ends = points[[0, -1]]
         assert peak_of(lambda: config.run(loop.value_and_gradient, ends, full=loop.full)) / copies < 8
     with Band(experiment, 16, 0, vectorised=True) as together:
-        assert peak_of(lambda: together.value_and_gradient(points)) / copies < 4
+        assert 1 <= peak_of(lambda: together.value_and_gradient(points)) / copies < 5
+    single = _vectorised.Vectorised(experiment.objective(), chunk=1)
+    batch = torch.arange(16)
+    assert 1 <= peak_of(lambda: single.value_and_gradient(points, batch)) / copies < 1 + 4.5 / count
 
 
 def test_resuming_takes_the_band_s_stream(tmp_path):
