@@ -112,6 +112,9 @@ def _flat(kind: Any) -> Any:
 # --- simulate -------------------------------------------------------------------------------------------------------
 
 
+_TWIN_HELP = "measure on the twin of this network: its landscape, noise and settings; options beside it change them"
+
+
 def simulate(rest: list[str]) -> None:
     """entropic simulate MEASUREMENT"""
     texts = {name: text for name, (_, text) in MEASUREMENTS.items()}
@@ -120,7 +123,17 @@ def simulate(rest: list[str]) -> None:
 
     kind = getattr(entropy_sim, MEASUREMENTS[measurement][0])
     config, rest = options.split_config(rest)
-    default = options.default_for(kind, config)
+    network, rest = options.split_config(rest, "--twin")
+    extra: dict[str, str] = {}
+    if network is None:
+        default = options.default_for(kind, config)
+    else:
+        from analysis import twin
+
+        if config is not None:
+            raise UserError("--twin: expected no --config beside it (the network has its own), found both")
+        run = twin.read(network)
+        default, extra = twin.measurement(run, measurement.replace("-", "_")), twin.attributes(run)
     command = dataclasses.make_dataclass(
         "Simulate",
         [
@@ -129,6 +142,7 @@ def simulate(rest: list[str]) -> None:
             ("plot", _arg(bool, "also draw what was measured, into a directory beside the file"), False),
             ("threads", _arg(int | None, "threads (default: all cores); the numbers do not depend on it"), None),
             ("config", _arg(Path | None, options.CONFIG_HELP), None),
+            ("twin", _arg(Path | None, _TWIN_HELP), None),
             ("measurement", _flat(kind), dataclasses.field(default=default)),
         ],
         frozen=True,
@@ -147,6 +161,7 @@ def simulate(rest: list[str]) -> None:
         raise UserError(f"--threads: expected a positive number, found {parsed.threads}")
     checkpoint = Checkpoint.beside(parsed.out, parsed.measurement, overwrite=parsed.overwrite)
     tree = parsed.measurement.run(threads=parsed.threads, progress=True, checkpoint=checkpoint)
+    tree.attrs |= extra
     write_tree(tree, parsed.out)
     checkpoint.discard()
     print(f"wrote {parsed.out}")

@@ -220,17 +220,19 @@ def _one_line(box: str) -> str:
     return text or "options could not be read (see --help)"
 
 
-def split_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """Take `--config FILE` (or `--config=FILE`) out of the arguments."""
+def split_config(arguments: Sequence[str], option: str = _CONFIG) -> tuple[Path | None, list[str]]:
+    """Take `--config FILE` (or `--config=FILE`, or another option that names a file) out of the arguments."""
     rest, found = [], None
     remaining = iter(arguments)
     for argument in remaining:
-        if argument == _CONFIG:
+        if argument == option:
             found = next(remaining, None)
             if found is None:
-                raise UserError(f"{_CONFIG}: expected a JSON or netCDF file, found nothing")
-        elif argument.startswith(f"{_CONFIG}="):
-            found = argument.removeprefix(f"{_CONFIG}=")
+                raise UserError(
+                    f"{option}: expected a {'JSON or ' if option == _CONFIG else ''}netCDF file, found nothing"
+                )
+        elif argument.startswith(f"{option}="):
+            found = argument.removeprefix(f"{option}=")
         else:
             rest.append(argument)
     return (Path(found) if found is not None else None), rest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import Any, Literal
 
 import xarray as xr
 
+from analysis import twin
 from entropy_sim.errors import UserError
 from entropy_sim.run_files import (
-    config_hash,
     merge,
     merged_config,
     output_state,
@@ -22,8 +21,6 @@ from entropy_sim.run_files import (
     write_tree,
 )
 
-#: Largest step of the twin, in units of the inverse of its largest stiffness; the stability limit is 2.
-TWIN_STEP = 1.5
 TWIN = "twin"
 
 
@@ -62,26 +59,25 @@ class Reproduce:
         say("2/3 theory: the channel, and the network's analytic twin")
         for name, measurements in channel().items():
             self._simulate(self.out / f"{name}.nc", measurements)
-        self._simulate(self.out / f"{TWIN}.nc", twin(network), twin_of=config_hash(network["profile"].attrs["config"]))
+        self._simulate(self.out / f"{TWIN}.nc", twin.measurements(network), **twin.attributes(network))
         say("3/3 comparison, figures, report")
         files = tuple(self.out / f"{name}.nc" for name in (*channel(), TWIN, "network"))
         tree = Compare(files=files, out=self.out, overwrite=True).run()
         say(f"wrote {self.out / 'report.html'} ({time.monotonic() - start:.0f} s)")
         return tree
 
-    def _simulate(self, path: Path, measurements: Mapping[str, Any], twin_of: str = "") -> None:
+    def _simulate(self, path: Path, measurements: Mapping[str, Any], **extra: str) -> None:
         config = merged_config(measurements.values())
         try:
             state = output_state(path, config, overwrite=self.overwrite)
         except UserError:
-            if not twin_of:
+            if not extra:
                 raise
             state = "absent"  # made from the network's profile, and so again when that was measured anew
         if state == "same":
             say(f"    {path.stem}: already done")
             return
         trees = {name: measurement.run(progress=True) for name, measurement in measurements.items()}
-        extra = {"system": "analytic twin of the network (Tabulated)", "twin_of": twin_of} if twin_of else {}
         write_tree(merge(trees, **extra), path)
         say(f"    {path.stem}: {', '.join(measurements)}")
 
@@ -130,44 +126,6 @@ def channel() -> dict[str, dict[str, Any]]:
             "profile": Profile(**noisy, points=201),
             "mean_force": MeanForce(**noisy, walkers=512, stride=1),
         },
-    }
-
-
-def twin(network: xr.DataTree) -> dict[str, Any]:
-    """The network's measurements on its analytic twin: same positions, starts, times and effective temperatures.
-
-    Where the network's learning rate comes near the twin's stability limit, the twin takes smaller steps with as much
-    larger noise: eta C, and with it every effective temperature, and the clock eta · step stay the same.
-    """
-    from entropy_sim import SGD, MeanForce, Profile, Relaxation, Tabulated, TabulatedCovariance
-
-    landscape = Tabulated.from_profile(network)
-    config = json.loads(network.attrs["config"])
-    force, relaxation = config["mean_force"], config["relaxation"]
-    stiffest = float(landscape.curvature(network["profile"]["s"].values).max())
-
-    def dynamics(settings: Mapping[str, Any]) -> dict[str, Any]:
-        rate = float(settings["learning_rate"]) / (1 - float(settings["momentum"]))
-        step = min(rate, TWIN_STEP / stiffest)
-        measured = float(config["profile"]["noise"]["batch_size"]) / float(settings["noise"]["batch_size"])
-        noise = TabulatedCovariance(scale=rate / step * measured)
-        return {"landscape": landscape, "noise": noise, "dynamics": SGD(learning_rate=step)}
-
-    return {
-        "profile": Profile(**dynamics(force), points=201),
-        "mean_force": MeanForce(
-            **dynamics(force),
-            positions=tuple(force["positions"]),
-            burn_in=force["burn_in"],
-            duration=force["duration"],
-            time_windows=force["time_windows"],
-        ),
-        "relaxation": Relaxation(
-            **dynamics(relaxation),
-            starts=tuple(relaxation["starts"]),
-            duration=relaxation["duration"],
-            records=relaxation["records"],
-        ),
     }
 
 

@@ -76,8 +76,10 @@ def walk(value: Any) -> Iterator[tuple[str, Any]]:
 def arc_length(tree: xr.DataTree) -> float | None:
     """Length of the path in units of the parameters, None if the run does not tell."""
     if "path" in tree.children and "arc_length" in tree["path"].data_vars:
-        found = tree["path"].to_dataset()["arc_length"].values
-        return float(np.nanmax(found) - np.nanmin(found))
+        found = tree["path"].to_dataset()
+        y, s = found["arc_length"].values, found["s"].values
+        if np.ptp(s) > 0:  # the points of a path need not reach its ends
+            return float((np.nanmax(y) - np.nanmin(y)) / np.ptp(s))
     for name in tree.children:
         if "arc_length" in tree[name].attrs:
             return float(tree[name].attrs["arc_length"])

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 from analysis.plots._style import save
 from analysis.plots.barrier import plot_barrier
+from analysis.plots.between import plot_between, plot_escape_between, plot_relaxation_between
 from analysis.plots.effective_potential import plot_effective_potential
 from analysis.plots.escape import plot_escape, plot_escape_times, scanned
 from analysis.plots.ladder import plot_ladder
@@ -32,8 +33,10 @@ from entropy_sim.errors import UserError
 __all__ = [
     "OVERVIEW_GROUPS",
     "plot_barrier",
+    "plot_between",
     "plot_effective_potential",
     "plot_escape",
+    "plot_escape_between",
     "plot_escape_times",
     "plot_file",
     "plot_force_comparison",
@@ -45,6 +48,7 @@ __all__ = [
     "plot_path",
     "plot_profile",
     "plot_relaxation",
+    "plot_relaxation_between",
     "plot_stationary",
     "save",
 ]
@@ -65,11 +69,22 @@ def _figures(tree: xr.DataTree) -> Iterator[tuple[str, Axes]]:
     if tree.attrs.get("source") == "nn_experiments" and set(OVERVIEW_GROUPS) <= set(tree.children):
         yield "overview", plot_overview(tree).axes[0]
     for name, node in tree.children.items():
-        if node.children:  # a comparison: one dataset per run
+        if name == "between":
+            for label, pair in node.children.items():
+                for what, one in pair.children.items():
+                    yield f"between_{what}_{label.replace(' ', '_')}", _between(what, one.to_dataset(), label)
+        elif node.children:  # a comparison: one dataset per run
             for label, child in node.children.items():
                 yield from _group(name, child.to_dataset(), f"_{label.replace(' ', '_')}")
         else:
             yield from _group(name, node.to_dataset(), "")
+
+
+def _between(name: str, ds: xr.Dataset, label: str) -> Axes:
+    """One comparison of two runs, `label` being "first and second"."""
+    first, _, second = label.partition(" and ")
+    draw = {"relaxation": plot_relaxation_between, "escape": plot_escape_between}.get(name, plot_between)
+    return draw(ds, names=(first, second))
 
 
 def _group(name: str, ds: xr.Dataset, suffix: str) -> Iterator[tuple[str, Axes]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import reproduce
+from analysis import reproduce, twin
 from analysis.agreement import rows
 from analysis.reproduce import Reproduce
 from entropy_sim.errors import UserError
@@ -28,7 +28,7 @@ def test_the_twin_keeps_every_effective_temperature_and_the_clock(network, learn
     config = json.loads(network.attrs["config"])
     config["mean_force"]["learning_rate"] = learning_rate
     network.attrs["config"] = json.dumps(config)
-    measurement = reproduce.twin(network)["mean_force"]
+    measurement = twin.measurements(network)["mean_force"]
     sgd, s = measurement.dynamics, np.linspace(0, 1, 7)
     measurement.dynamics.check(measurement.landscape, measurement.noise)  # stable
     assert sgd.learning_rate <= learning_rate
@@ -44,7 +44,7 @@ def test_a_smaller_batch_than_the_profile_was_measured_with_has_as_much_more_noi
     config["mean_force"]["noise"]["batch_size"] *= 2
     config["mean_force"]["learning_rate"] = 0.01
     network.attrs["config"] = json.dumps(config)
-    assert reproduce.twin(network)["mean_force"].noise.scale == pytest.approx(0.5)
+    assert twin.measurements(network)["mean_force"].noise.scale == pytest.approx(0.5)
 
 
 def test_a_foreign_comparison_is_refused_before_any_work(tmp_path):

@@ -116,3 +116,10 @@ def test_scans_are_refused_but_one_value_is_none(network):
     two = xr.DataTree.from_dict({"mean_force": xr.concat([dataset, dataset], "label_noise")})
     with pytest.raises(UserError, match="mean_force: expected one value of label_noise, found 2"):
         summaries.measurement(two, "mean_force")
+
+
+def test_the_length_of_a_path_is_that_of_the_whole_path_where_its_points_do_not_reach_the_ends(channel):
+    tree = channel(groups=("profile",)).tree()
+    s = np.array([0.1, 0.5, 0.9])
+    tree["path"] = schema.make("path", {"s": (("s",), s), "arc_length": (("s",), 3.0 + 20.0 * s)})
+    assert summaries.arc_length(tree) == pytest.approx(20.0)
