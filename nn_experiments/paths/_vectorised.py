@@ -2,7 +2,7 @@
 
 One small network does not fill a GPU: the points of a path are mapped over (`torch.func.vmap`), a matrix product of one
 network becoming a batched one of all, a convolution a grouped one. Memory beyond the points and their gradients,
-O(P D): the activations and three to four parameter vectors for each of `chunk` points.
+O(P D): the activations and two to three parameter vectors for each of `chunk` points.
 """
 
 from __future__ import annotations
