@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from nn_experiments.datasets import Digits
+from nn_experiments.datasets import CIFAR10, Digits
 from nn_experiments.experiment import Experiment
 from nn_experiments.measurements.ladder import Ladder
+from nn_experiments.measurements.mean_force import MeanForce
+from nn_experiments.measurements.profile import Profile
+from nn_experiments.measurements.relaxation import Relaxation
+from nn_experiments.noise import Minibatch
 from nn_experiments.networks.resnet import ResNet
 from nn_experiments.paths.autoneb import AutoNEB
 from nn_experiments.run import NetworkRun
 from nn_experiments.train import Training
+
+
+def quick() -> NetworkRun:
+    """Two ResNet-8 on scikit-learn's digits under minibatch noise: minutes on two cores."""
+    return NetworkRun()
+
+
+def paper() -> NetworkRun:
+    """Two ResNet-20 on CIFAR-10 (downloaded if it is not there), as in the paper: for a GPU.
+
+    Trained without augmentation, so that what is trained, joined and measured is one function; noise of batches of 64 at
+    η = 0.1 (twice the η/B that the training begins with, without its momentum).
+    """
+    noise = Minibatch(batch_size=64)
+    return NetworkRun(
+        experiment=Experiment(data=CIFAR10(download=True), network=ResNet(depth=20, width=16)),
+        training=Training(
+            epochs=60,
+            batch_size=128,
+            learning_rate=0.1,
+            weight_decay=5e-4,
+            precision="bfloat16",
+            channels_last=True,
+        ),
+        path=AutoNEB(cycles=((0.05, 400), (0.05, 400), (0.02, 300), (0.01, 200)), batch_size=512),
+        profile=Profile(
+            eigenvalue_samples=2048, noise=noise, alignment=True, fisher=True, normalized=True, weight_decay=5e-4
+        ),
+        mean_force=MeanForce(learning_rate=0.1, noise=noise, burn_in=5.0, duration=20.0, control_step=5.0),
+        relaxation=Relaxation(learning_rate=0.1, noise=noise, duration=60.0, projection="plane", loss_samples=2048),
+    )
 
 
 def ladder(seeds: tuple[int, int] = (0, 1)) -> NetworkRun:
