@@ -106,12 +106,12 @@ def test_largest_is_not_largest_in_modulus(case: Case) -> None:
 
 
 def test_norm_corrected_eigenvalues_do_not_feel_the_scale(resnet: Case) -> None:
-    """Trap: w → w/2 in all normalised convolutions changes λ_max, not that of S^½ H S^½, which is the explicit one."""
+    """Trap: w → w/4 in all normalised convolutions changes λ_max, not that of S^½ H S^½, which is the explicit one."""
     objective = resnet.objective
     names = [f"{n}.weight" for n, m in objective.module.named_modules() if isinstance(m, nn.Conv2d)]
     start = torch.randn(len(resnet.theta), generator=generator(16), dtype=DOUBLE)
     corrected, raw = [], []
-    for scale in (1.0, 0.5):
+    for scale in (1.0, 0.25):
         theta = resnet.theta.clone()
         for name in names:
             theta[objective.blocks()[name]] *= scale
@@ -120,8 +120,8 @@ def test_norm_corrected_eigenvalues_do_not_feel_the_scale(resnet: Case) -> None:
         scaled = curvature.scaled(operator, norms)
         corrected.append(curvature.lanczos(scaled, start * (norms > 0), 60, 1))
         raw.append(curvature.lanczos(operator, start, 60, 1))
-    assert corrected[1].eigenvalues[0].item() == pytest.approx(corrected[0].eigenvalues[0].item(), rel=1e-3)
-    assert corrected[1].min_eigenvalue == pytest.approx(corrected[0].min_eigenvalue, rel=1e-3)
+    assert corrected[1].eigenvalues[0].item() == pytest.approx(corrected[0].eigenvalues[0].item(), rel=1e-2)
+    assert corrected[1].min_eigenvalue == pytest.approx(corrected[0].min_eigenvalue, rel=1e-2)
     assert raw[1].eigenvalues[0].item() > 1.05 * raw[0].eigenvalues[0].item()
     root = curvature.block_norms(objective, resnet.theta, names).sqrt()
     explicit = torch.linalg.eigvalsh(root[:, None] * resnet.hessian * root)
