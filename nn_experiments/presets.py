@@ -8,8 +8,8 @@ from nn_experiments.measurements.ladder import Ladder
 from nn_experiments.measurements.mean_force import MeanForce
 from nn_experiments.measurements.profile import Profile
 from nn_experiments.measurements.relaxation import Relaxation
-from nn_experiments.noise import Minibatch
 from nn_experiments.networks.resnet import ResNet
+from nn_experiments.noise import Minibatch
 from nn_experiments.paths.autoneb import AutoNEB
 from nn_experiments.run import NetworkRun
 from nn_experiments.train import Training
@@ -23,8 +23,8 @@ def quick() -> NetworkRun:
 def paper() -> NetworkRun:
     """Two ResNet-20 on CIFAR-10 (downloaded if it is not there), as in the paper: for a GPU.
 
-    Trained without augmentation, so that what is trained, joined and measured is one function; noise of batches of 64 at
-    η = 0.1 (twice the η/B that the training begins with, without its momentum).
+    Trained without augmentation, so that what is trained, joined and measured is one function. Measured under the noise
+    of batches of 64 at η = 0.1: twice the η/B that the training begins with, without its momentum.
     """
     noise = Minibatch(batch_size=64)
     return NetworkRun(
