@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 _MODULES = {
+    "Barrier": "barrier",
     "Escape": "escape",
     "Ladder": "ladder",
     "MeanForce": "mean_force",

@@ -1,0 +1,378 @@
+"""The energetic and the entropic barrier between two minima that share their first training iterations.
+
+Two children of one parent training share everything up to iteration k: parameters, optimizer, schedule, order of the
+data (normalisation by batch statistics has no state). After k only the order of the data differs (and augmentation).
+Both heights are measured on the same path between them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+from torch import Tensor
+
+from entropy_sim import schema, statistics
+from entropy_sim.errors import UserError, require
+from entropy_sim.run_files import config_json
+from nn_experiments import curvature, states
+from nn_experiments.experiment import AnyExperiment
+from nn_experiments.measurements._frames import Frame, frames
+from nn_experiments.measurements.mean_force import MeanForce
+from nn_experiments.objective import generator
+from nn_experiments.paths.autoneb import AutoNEB
+from nn_experiments.paths.band import Band
+from nn_experiments.paths.linear import linear
+from nn_experiments.paths.resume import Resume
+from nn_experiments.train import Training, TrainingState
+from nn_experiments.workers import Workers, one_thread
+
+Floats = npt.NDArray[np.float64]
+Parameter = Literal["shared_iterations", "learning_rate", "batch_size", "training_learning_rate", "training_batch_size"]
+#: The dimension of the dataset that a parameter becomes.
+_DIMENSIONS = {"training_learning_rate": "learning_rate", "training_batch_size": "batch_size"}
+_WHOLE = ("shared_iterations", "batch_size", "training_batch_size")
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Heights of the energetic and of the entropic barrier between two minima, at each value of one parameter.
+
+    Every height is the maximum along a line minus the mean of its two ends, as in linear mode connectivity (Frankle,
+    Dziugaite, Roy & Carbin, ICML 2020; theirs is of the error, these are of the training loss):
+
+    `energy_barrier`, of the loss on the straight line; `energy_barrier_path`, of the loss on the path found;
+    `entropic_barrier`, of −∫ (f − f₀) dy on the same path, f the mean force and f₀ its noise-free control, by the
+    trapezoidal rule. The top is chosen, for each replica of the mean force, by the other replicas, so that the noise
+    that makes a place look high does not enter the height there: without a barrier the expected height is 0, and with a
+    noisy one it is too low rather than too high.
+    """
+
+    parameter: Parameter = "shared_iterations"
+    """What is varied: iterations shared by the two trainings; learning rate or batch size of the measured dynamics, on
+    the same path; learning rate or batch size of the training."""
+    values: tuple[float, ...] = (0.0, 66.0, 220.0, 440.0)
+    """Its values, in rising order."""
+    shared_iterations: int = 0
+    """Iterations shared where another parameter is varied."""
+    parent: int = 0
+    """Seed of the parent: initial parameters and order of the data up to the last shared iteration."""
+    pairs: tuple[tuple[int, int], ...] = ((1, 2),)
+    """Seeds of the two children, for each pair; heights are means over the pairs."""
+    training: Training = field(default_factory=Training)
+    path: AutoNEB = field(default_factory=AutoNEB)
+    mean_force: MeanForce = field(
+        default_factory=lambda: MeanForce(positions=tuple(np.linspace(0, 1, 11).round(3).tolist()))
+    )
+    line_points: int = 21
+    """Points of the straight line at which the loss is taken."""
+    probes: int = 16
+    """Probes of the Hessian's trace at the ends and in the middle of the path (0: none)."""
+
+    def __post_init__(self) -> None:
+        known = get_args(Parameter)
+        require(self.parameter in known, "barrier.parameter", f"one of {', '.join(known)}", self.parameter)
+        values = np.asarray(self.values, dtype=np.float64)
+        rising = values.size > 0 and bool(np.isfinite(values).all() and (np.diff(values) > 0).all())
+        least = 0 if self.parameter == "shared_iterations" else np.finfo(float).tiny
+        good = rising and values[0] >= least and (self.parameter not in _WHOLE or bool(np.all(values % 1 == 0)))
+        whole = "whole numbers" if self.parameter in _WHOLE else "positive numbers"
+        require(good, "barrier.values", f"{whole} in rising order", self.values)
+        require(self.shared_iterations >= 0, "barrier.shared_iterations", "a number >= 0", self.shared_iterations)
+        apart = len(self.pairs) > 0 and all(a != b for a, b in self.pairs)
+        require(apart, "barrier.pairs", "one or more pairs of different seeds", self.pairs)
+        require(min(self.parent, *map(min, self.pairs)) >= 0, "barrier.pairs", "seeds >= 0", self.pairs)
+        if self.parameter == "batch_size":
+            kind = type(self.mean_force.noise).__name__
+            has = getattr(self.mean_force.noise, "batch_size", None) is not None
+            require(has, "barrier.mean_force.noise", "one of minibatches, whose batch_size is varied", kind)
+        require(self.mean_force.control, "barrier.mean_force.control", "True (it is subtracted)", False)
+        number = len(self.mean_force.positions)
+        require(number >= 3, "barrier.mean_force.positions", "at least 3 (two ends and a middle)", number)
+        require(self.line_points >= 3, "barrier.line_points", "at least 3", self.line_points)
+        require(self.probes == 0 or self.probes >= 2, "barrier.probes", "0, or at least 2", self.probes)
+        for value in self.values:
+            self._at(value)  # what training and mean force refuse is refused now
+
+    def _at(self, value: float) -> _One:
+        """What one value consists of. The scan is no part of it: a longer one finds what a shorter one has done."""
+        number: Any = int(value) if self.parameter in _WHOLE else value
+        one = _One(self.training, self.path, self.mean_force, self.shared_iterations)
+        match self.parameter:
+            case "shared_iterations":
+                return one._replace(shared_iterations=number)
+            case "learning_rate":
+                return one._replace(mean_force=replace(self.mean_force, learning_rate=number))
+            case "batch_size":
+                noise = replace(self.mean_force.noise, batch_size=number)
+                return one._replace(mean_force=replace(self.mean_force, noise=noise))
+            case name:
+                return one._replace(training=replace(self.training, **{name.removeprefix("training_"): number}))
+
+    def run(
+        self,
+        experiment: AnyExperiment,
+        out: Path | str,
+        workers: Workers | None = None,
+        device: str = "cpu",
+        report: Callable[[str], None] | None = None,
+    ) -> xr.Dataset:
+        """The group `barrier`. What is done is kept under `out`/barrier and not done again, also by other values.
+
+        report: told in a line about each value. Raises UserError if more iterations are to be shared than there are,
+        and for what trainings, path finder and mean force refuse.
+        """
+        work = _Work(self, experiment, Path(out) / "barrier", workers or Workers(1), device)
+        rows = []
+        for value in self.values:
+            rows.append(work.heights(self._at(value)))
+            if report is not None:
+                means = {name: np.mean([r[name] for r in rows[-1]]) for name in ("energy_barrier", "entropic_barrier")}
+                report(
+                    f"barrier: {self.parameter.replace('_', ' ')} {value:g}: "
+                    f"energetic {means['energy_barrier']:.3g}, entropic {means['entropic_barrier']:.2g}"
+                )
+        return self._group(rows, experiment)
+
+    def _group(self, rows: list[list[dict[str, Any]]], experiment: AnyExperiment) -> xr.Dataset:
+        dim = _DIMENSIONS.get(self.parameter, self.parameter)
+        variables: dict[str, tuple[Any, ...]] = {dim: ((dim,), np.array(self.values, dtype=np.float64))}
+        number = len(self.pairs)
+        for name in [n for n in rows[0][0] if not n.endswith("_stderr")]:
+            each = np.array([[row[name] for row in rows_] for rows_ in rows], dtype=np.float64)
+            variables[name] = ((dim,), each.mean(1))
+            if number > 1:
+                variables[f"{name}_stderr"] = ((dim,), each.std(1, ddof=1) / math.sqrt(number))
+            elif f"{name}_stderr" in rows[0][0]:
+                variables[f"{name}_stderr"] = ((dim,), np.array([r[0][f"{name}_stderr"] for r in rows]))
+            if number > 1 and name in ("energy_barrier", "energy_barrier_path", "entropic_barrier"):
+                variables[f"{name}_each"] = ((dim, "replica"), each)
+        objective = experiment.objective()
+        return schema.make(
+            "barrier",
+            variables,
+            {
+                "varied": self.parameter,
+                "height": "maximum along the line minus the mean of its two ends",
+                "error": "scatter of the pairs" if number > 1 else "scatter of the mean force's replicas",
+                "pairs": number,
+                "normalization_mode": objective.mode,
+                "group_size": objective.group_size or 0,
+                "batch_size": getattr(self.mean_force.noise, "batch_size", None) or objective.size,
+                "learning_rate": self.mean_force.learning_rate,
+                "momentum": self.mean_force.momentum,
+                "iterations": self.training.epochs * (objective.size // self.training.batch_size),
+            },
+        )
+
+
+class _One(NamedTuple):
+    """One value of a scan."""
+
+    training: Training
+    path: AutoNEB
+    mean_force: MeanForce
+    shared_iterations: int
+
+
+class _Work:
+    """What is done of a scan, in files whose names and owners say of which configuration they are."""
+
+    def __init__(self, config: Barrier, experiment: AnyExperiment, folder: Path, workers: Workers, device: str) -> None:
+        self.config, self.experiment = config, experiment
+        self.folder, self.workers, self.device = folder, workers, device
+
+    def heights(self, one: _One) -> list[dict[str, Any]]:
+        """Everything measured at one value, for each pair; from the files that are there."""
+        parent = TrainingState(one.shared_iterations, one.training.owner(self.experiment, self.config.parent), None)
+        seeds = sorted({seed for pair in self.config.pairs for seed in pair})
+        owners = {seed: one.training.owner(self.experiment, seed, parent) for seed in seeds}
+        how = {"mean_force": one.mean_force, "line": self.config.line_points, "probes": self.config.probes}
+        rows: list[dict[str, Any]] = []
+        thetas: dict[int, Tensor] | None = None
+        for a, b in self.config.pairs:
+            ends = [owners[a], owners[b]]
+            identity = config_json([ends, one.path, how])
+            path = self._file(f"heights_{one.shared_iterations}_{a}_{b}", identity)
+            if not path.exists():
+                if thetas is None:
+                    thetas = self._children(one, owners)
+                states.save(path, self._measure(one, torch.stack([thetas[a], thetas[b]]), (a, b), ends), identity)
+            rows.append(states.load(path, identity))
+        return rows
+
+    def _file(self, name: str, identity: str) -> Path:
+        return self.folder / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}.safetensors"
+
+    # --- trainings --------------------------------------------------------------------------------------------------
+
+    def _shared(self, one: _One) -> TrainingState:
+        """The parent at the iteration up to which all is shared; goes on from an earlier one that is there."""
+        training, k, seed = one.training, one.shared_iterations, self.config.parent
+        owner = training.owner(self.experiment, seed)
+        path = self._file(f"parent_{seed}_{k}", owner)
+        if path.exists():
+            return TrainingState.load(path, owner)
+        others = self.folder.glob(path.name.replace(f"_{seed}_{k}-", f"_{seed}_*-"))
+        before = [n for p in others if (n := int(p.name.split("-")[0].split("_")[2])) < k]
+        start = TrainingState.load(self._file(f"parent_{seed}_{max(before)}", owner), owner) if before else None
+        with one_thread():
+            state = training.until(self.experiment, seed, k, start=start)
+        state.save(path)
+        return state
+
+    def _children(self, one: _One, owners: dict[int, str]) -> dict[int, Tensor]:
+        """theta (D,) of the children by seed, trained as far as they are not there."""
+        training, k = one.training, one.shared_iterations
+        total = training.epochs * (self.experiment.objective().size // training.batch_size)
+        require(k < total, "barrier.values", f"fewer shared iterations than the {total} of the training", k)
+        files = {seed: self._file(f"child_{k}_{seed}", owner) for seed, owner in owners.items()}
+        thetas: dict[int, Tensor] = {}
+        for seed, path in files.items():
+            if path.exists() and (state := TrainingState.load(path, owners[seed])).iteration == total:
+                thetas[seed] = state.content["theta"]
+        missing = [seed for seed in files if seed not in thetas]
+        if missing:
+            shared = self._shared(one)
+            units = [(training, self.experiment, seed, shared, files[seed]) for seed in missing]
+            thetas |= dict(zip(missing, self.workers.map(_train_child, units, "training children"), strict=True))
+        return thetas
+
+    # --- one pair ---------------------------------------------------------------------------------------------------
+
+    def _measure(self, one: _One, ends: Tensor, seeds: tuple[int, int], owners: list[str]) -> dict[str, Any]:
+        found = self._path(one, ends, seeds, owners)
+        forces = one.mean_force.run(self.experiment, found["points"], self.workers, self.device)
+        entropic = entropic_barrier(forces, found["arc_length"])
+        heights: dict[str, Any] = {
+            "energy_barrier": above_ends(found["line"]),
+            "energy_barrier_path": above_ends(found["along"]),
+            "entropic_barrier": entropic.value,
+            "entropic_barrier_stderr": entropic.stderr,
+            "top": entropic.top,
+            "end_distance": float((ends[1] - ends[0]).norm()),
+            "path_converged": float(found["converged"]),
+        }
+        return heights | (self._rise(found["points"]) if self.config.probes else {})
+
+    def _path(self, one: _One, ends: Tensor, seeds: tuple[int, int], owners: list[str]) -> dict[str, Any]:
+        """The path, and the losses on the straight line and along the path (first and last those of the ends)."""
+        finder = one.path
+        identity = config_json([owners, finder, self.config.line_points])
+        path = self._file(f"path_{one.shared_iterations}_{seeds[0]}_{seeds[1]}", identity)
+        if path.exists():
+            return states.load(path, identity)
+        unfinished = path.with_name(f"{path.stem}.unfinished.safetensors")
+        ends = ends.to(self.device)
+        with one_thread(), Band(self.experiment, finder.batch_size, finder.seed, self.workers.processes) as band:
+            line = band.evaluate(linear(ends, self.config.line_points))
+            resume = Resume(unfinished, band.generator)
+            found = finder.run(band.value_and_gradient, ends, evaluate=band.evaluate, full=band.full, resume=resume)
+        kept = {
+            "points": found.points,
+            "line": line.tolist(),
+            "along": [found.losses[0], *found.loss_between[:-1], found.losses[-1]],
+            "arc_length": float(found.arc_length[-1]),
+            "converged": bool(found.converged),
+        }
+        states.save(path, kept, identity)
+        unfinished.unlink(missing_ok=True)
+        return states.load(path, identity)
+
+    def _rise(self, points: Tensor) -> dict[str, float]:
+        """Tr H in the middle of the path over the mean of its ends, raw and norm-corrected."""
+        units = [(self.experiment, frame, self.config.probes, self.device) for frame in frames(points, (0.0, 0.5, 1.0))]
+        left, middle, right = self.workers.map(_traces, units, "curvature")
+        found: dict[str, float] = {}
+        for i, name in enumerate(("hessian_trace_rise", "hessian_trace_normalized_rise")):
+            ends, stderr = 0.5 * (left[i][0] + right[i][0]), 0.5 * math.hypot(left[i][1], right[i][1])
+            rise = statistics.ratio(*middle[i], ends, stderr)
+            found |= {name: float(rise.value), f"{name}_stderr": float(rise.stderr)}
+        return found
+
+
+def _train_child(unit: tuple[Training, AnyExperiment, int, TrainingState, Path]) -> Tensor:
+    training, experiment, seed, shared, path = unit
+    return training.run(experiment, seed, progress=False, shared=shared, state_path=path).theta
+
+
+def _traces(unit: tuple[AnyExperiment, Frame, int, str]) -> list[tuple[float, float]]:
+    """(value, standard error) of Tr H and of its norm-corrected form at a point of the path."""
+    experiment, frame, count, device = unit
+    objective = experiment.objective(device=device)
+    theta, tangent = (torch.as_tensor(a).to(objective.device, objective.dtype) for a in frame[:2])
+    groups = len(objective.full_batch()) // (objective.group_size or 1)
+    parts = max(p for p in range(1, count + 1) if count % p == 0 and p <= groups)
+    with curvature.full_precision():
+        probes = curvature.rademacher(count, len(theta), generator(0), theta)
+        norms = curvature.block_norms(objective, theta, experiment.scale_invariant())
+        found = curvature.Hutchinson(objective, probes, parts).traces(theta, tangent, norms)
+    return [(found.trace.value, found.trace.stderr), (found.normalized.value, found.normalized.stderr)]
+
+
+# --- heights ----------------------------------------------------------------------------------------------------------
+
+
+def above_ends(values: Floats) -> float:
+    """max v − ½ (v₀ + v₋₁) of values v (n,) along a line (Frankle et al. 2020)."""
+    v = np.asarray(values, dtype=np.float64)
+    return float(v.max() - 0.5 * (v[0] + v[-1]))
+
+
+@dataclass(frozen=True)
+class EntropicHeight:
+    """Height and standard error, loss; s of the top that all replicas together choose."""
+
+    value: float
+    stderr: float
+    top: float
+
+
+def entropic_barrier(forces: xr.Dataset, arc_length: float) -> EntropicHeight:
+    """Height of V(s) = −∫ (f − f₀) dy above the mean of its first and last place, from a group `mean_force`.
+
+    f, `mean_force`, averaged over its windows, R replicas at each s; f₀, `mean_force_control`, one for all replicas or
+    one for each; y = s · arc_length; the trapezoidal rule. Replica r contributes V_r(top_r) − ½ (V_r(first) +
+    V_r(last)), top_r where the mean of the *other* replicas' V is highest. The standard error is this estimator's,
+    its choice of tops included, under Gaussian errors of the replicas' variance at each place (a parametric bootstrap):
+    were the replicas' heights taken as independent, it would be too small by up to a third where no place is clearly
+    the highest. The error of the trapezoidal rule is not in it. A replica that diverged anywhere is left out.
+
+    Raises UserError if fewer than two replicas are left.
+    """
+    noisy, quiet = forces["mean_force"].mean("time_window", skipna=False), forces["mean_force_control"]
+    control = quiet.mean("time_window", skipna=False).transpose("control_replica", "s").values
+    f = noisy.transpose("replica", "s").values - control
+    f = f[np.isfinite(f).all(1)]
+    if len(f) < 2:
+        raise UserError(
+            "barrier.mean_force.learning_rate: expected one at which two replicas and their control stay finite at "
+            f"every position, found {len(f)} replicas that do"
+        )
+    s = forces["s"].values
+    weights = np.stack([statistics.cumulative_integral(s * arc_length, row).value for row in np.eye(s.size)], axis=1)
+
+    def potentials(force: Floats) -> Floats:
+        return -force @ weights.T
+
+    def height(v: Floats) -> Floats:
+        """(…, R, places) -> (…)."""
+        tops = (v.sum(-2, keepdims=True) - v).argmax(-1)[..., None]
+        chosen = np.take_along_axis(v, tops, -1)[..., 0]
+        return (chosen - 0.5 * (v[..., 0] + v[..., -1])).mean(-1)
+
+    errors = np.random.default_rng(0).standard_normal((_RESAMPLES, *f.shape)) * f.std(axis=0, ddof=1)
+    stderr = height(potentials(f.mean(0) + errors)).std()
+    v = potentials(f)
+    return EntropicHeight(float(height(v)), float(stderr), float(s[int(np.argmax(v.mean(0)))]))
+
+
+_RESAMPLES = 400
