@@ -240,19 +240,18 @@ class Objective:
 
         def observe(layer: _BatchNorm, arguments: tuple[Tensor, ...]) -> None:
             values = arguments[0].double().transpose(0, 1).flatten(1)
-            moments[layer] += torch.stack([values.mean(1), values.square().mean(1)])
+            moments[layer] += share * torch.stack([values.mean(1), values.square().mean(1)])
 
         training.load(theta)
-        groups = torch.split(training.full_batch(), training.group_size or training.size)
         handles = [m.register_forward_pre_hook(observe) for m in sources]
         try:
-            for part in groups:
+            for part, share in training.chunks(training.full_batch()):  # noqa: B007 (the hooks see the share)
                 training.forward(training.inputs[part])
         finally:
             for handle in handles:
                 handle.remove()
         for layer, source in zip(layers, sources, strict=True):
-            mean, square = moments[source] / len(groups)
+            mean, square = moments[source]
             if layer.running_mean is not None and layer.running_var is not None:
                 layer.running_mean.copy_(mean)
                 layer.running_var.copy_(square - mean.square())

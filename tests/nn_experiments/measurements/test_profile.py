@@ -211,6 +211,14 @@ def test_single_precision_agrees(profile: xr.Dataset, paths: dict[str, Tensor]) 
         ({"eigenvalues": 0}, "eigenvalues: expected a number >= 1"),
         ({"lanczos_steps": 1}, "lanczos_steps: expected at least 2"),
         ({"eigenvalue_samples": 0}, "eigenvalue_samples: expected a number >= 1"),
+        ({"lanczos_tolerance": 1.0}, "lanczos_tolerance: expected in 0…1"),
+        ({"spectrum_steps": -1}, "spectrum_steps: expected a number >= 0"),
+        ({"spectrum_probes": 1}, "spectrum_probes: expected at least 2"),
+        ({"spectrum_width": 0.0}, "spectrum_width: expected a number in"),
+        ({"spectrum_points": 100}, "spectrum_points: expected at least 400, two in each spectrum_width, found 100"),
+        ({"normalization_mode": "train"}, "normalization_mode: expected batch or evaluation"),
+        ({"chunk": 0}, "chunk: expected a number >= 1"),
+        ({"kept": -1}, "kept: expected a number >= 0"),
         ({"slope_step": 0.0}, "slope_step: expected a number in"),
         ({"noise_batches": 1}, "noise_batches: expected at least 2"),
         ({"weight_decay": -1.0}, "weight_decay: expected a number >= 0"),
@@ -221,6 +229,110 @@ def test_single_precision_agrees(profile: xr.Dataset, paths: dict[str, Tensor]) 
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         replace(SMALL, **options)
+
+
+EVERYTHING = replace(
+    SMALL, alignment=True, fisher=True, normalized=True, spectrum_steps=15, spectrum_probes=8, lanczos_steps=28
+)
+
+
+@pytest.mark.parametrize("mode", ["batch", "evaluation"])
+def test_everything_that_can_be_asked_for(paths: dict[str, Tensor], mode: NormalizationMode) -> None:
+    """Against explicit matrices at one point, in both normalisation modes, which differ (trap: one taken for the
+    other); evaluation mode with the running statistics of *this* point (trap: those of another, or interpolated)."""
+    found = replace(EVERYTHING, normalization_mode=mode).measure(SmallExperiment(), {"neb": paths["neb"]})
+    assert sorted(found) == ["profile", "spectrum"]
+    for name, group in found.items():
+        assert group_faults(name, group) == []
+        assert group.attrs["normalization_mode"] == mode
+    at = found["profile"].isel(path_kind=0, s=1)
+    experiment, points = SmallExperiment(), paths["neb"].double()
+    theta = path_geometry.interpolate(points, 0.5)
+    training = experiment.objective(dtype=torch.float64)
+    objective = experiment.objective(dtype=torch.float64, mode=mode)
+    if mode == "evaluation":
+        objective.copy_statistics(training, theta)
+    assert float(at["loss"]) == pytest.approx(objective.evaluate(theta).loss, rel=1e-5)
+    h = hessian(objective, theta)
+    values = torch.linalg.eigvalsh(h)
+    assert float(at["hessian_max_eigenvalue"]) == pytest.approx(float(values[-1]), rel=1e-5)
+    other = hessian(training, theta) if mode == "evaluation" else None
+    if other is not None:
+        assert abs(float(torch.linalg.eigvalsh(other)[-1]) / float(values[-1]) - 1) > 1e-3
+        stale = experiment.objective(dtype=torch.float64, mode=mode)
+        stale.copy_statistics(training, points[0])
+        assert abs(float(torch.linalg.eigvalsh(hessian(stale, theta))[-1]) / float(values[-1]) - 1) > 1e-3
+    norms = curvature.block_norms(objective, theta, ["0.weight"])
+    block = objective.blocks()["0.weight"]
+    ends = torch.linalg.eigvalsh((norms.sqrt()[:, None] * h * norms.sqrt())[block, block])
+    assert float(at["hessian_max_eigenvalue_normalized"]) == pytest.approx(float(ends[-1]), rel=1e-4)
+    fisher = curvature.GaussNewtonOperator(objective, theta)(torch.eye(len(theta), dtype=torch.float64))
+    singular = torch.linalg.svdvals(fisher)
+    np.testing.assert_allclose(at["fisher_singular_value"], singular[:2], rtol=1e-5)
+    draws = generator(9)
+    covariance = torch.cov(
+        torch.stack([SMALL.noise.gradient(objective, theta, draws)[1].clone() for _ in range(800)]).T
+    )
+    estimates = {
+        "fisher_trace": fisher.trace(),
+        "fisher_trace_normalized": (norms * fisher.diagonal()).sum(),
+        "noise_trace_normalized": (norms * covariance.diagonal()).sum(),
+        "noise_hessian_trace": (covariance * h).sum(),
+        "hessian_square_trace": h.square().sum(),
+        "noise_hessian_alignment": (covariance * h).sum() * h.trace() / (covariance.trace() * h.square().sum()),
+    }
+    for name, value in estimates.items():
+        assert abs(float(at[name]) - float(value)) < 4.5 * float(at[f"{name}_stderr"]), name
+        assert float(at[f"{name}_stderr"]) > 0
+    spectrum = found["spectrum"].isel(path_kind=0)
+    spacing = float(spectrum["eigenvalue"][1] - spectrum["eigenvalue"][0])
+    np.testing.assert_allclose(spectrum["density"].sum("eigenvalue") * spacing, 1, rtol=1e-4)
+    mean = float((spectrum["density"][1] * spectrum["eigenvalue"]).sum()) * spacing
+    # The first moment is Tr H/D; its error is that of eight Rademacher probes, sqrt(2 Σ_{i≠j} H_ij² / 8)/D.
+    error = (float(h.square().sum() - h.diagonal().square().sum()) / 4) ** 0.5 / len(theta)
+    assert abs(mean - float(h.trace()) / len(theta)) < 4.5 * error
+    assert 0 < spectrum.attrs["gaussian_width"] < float(values[-1] - values[0])
+
+
+def test_slope_in_evaluation_mode_follows_the_statistics(
+    paths: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tr(Q dH/dt) along the path, where each point has running statistics of its own: exact with the probes √D e_i;
+    with those of the middle held fixed it would be another number."""
+
+    def exact(count: int, dimension: int, draws: torch.Generator, like: Tensor) -> Tensor:
+        return dimension**0.5 * torch.eye(dimension).to(like)
+
+    monkeypatch.setattr(curvature, "rademacher", exact)
+    experiment, points = SmallExperiment(), paths["neb"].double()
+    training, objective = (experiment.objective(dtype=torch.float64, mode=m) for m in ("batch", "evaluation"))
+    profile = replace(SMALL, probes=len(points[0]), parts=1, normalization_mode="evaluation", slope_step=1e-4)
+    at = profile.run(SmallExperiment(), {"neb": paths["neb"]}).isel(path_kind=0, s=1)
+    theta = path_geometry.interpolate(points, 0.5)
+    t = path_geometry.interpolate_at(path_geometry.tangents(points), path_geometry.normalised_arc_length(points), 0.5)
+    t, step = t / t.norm(), 1e-4
+
+    def change(follow: bool) -> float:
+        objective.copy_statistics(training, theta)
+        sides = []
+        for sign in (1, -1):
+            if follow:
+                objective.copy_statistics(training, theta + sign * step * t)
+            sides.append(hessian(objective, theta + sign * step * t))
+        difference = (sides[0] - sides[1]) / (2 * step)
+        return float(difference.trace() - t @ difference @ t)
+
+    assert float(at["hessian_trace_slope"]) == pytest.approx(change(True), rel=2e-4)
+    assert abs(change(False) / change(True) - 1) > 1e-3
+
+
+def test_memory_that_runs_out_says_what_to_lower(paths: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    monkeypatch.setattr(curvature, "lanczos", full)
+    with pytest.raises(UserError, match=r"memory: .*found CUDA out of memory.*2 GiB\.; lower profile\.chunk, profile"):
+        SMALL.run(SmallExperiment(), {"neb": paths["neb"]})
 
 
 def test_budgets_that_do_not_fit_the_data_are_refused_before_any_work(paths: dict[str, Tensor]) -> None:
