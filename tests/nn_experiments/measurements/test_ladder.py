@@ -160,6 +160,16 @@ def test_label_noise_in_batches_has_controls_of_its_own() -> None:
     assert "batch_size" not in found.attrs
 
 
+def test_predictions_are_proportional_to_variance_over_batch_size(short: xr.Dataset) -> None:
+    found = replace(SHORT, batch_sizes=(5, 20), strengths=(0.1,)).run(SMALL, RAY)
+    assert "mean_force_linear" not in found  # its expectation is known for the full batch alone
+    for name in ("mean_force_predicted", "mean_force_formula"):
+        predicted = found[name].sel(label_noise=0.1)
+        np.testing.assert_allclose(predicted.sel(batch_size=5), 4 * predicted.sel(batch_size=20), rtol=1e-12)
+        full = short[name].sel(label_noise=0.05) * 4
+        np.testing.assert_allclose(predicted.sel(batch_size=20), full, rtol=1e-12)
+
+
 def test_thermal_and_minibatch_ladders() -> None:
     thermal = replace(SHORT, noise=Thermal(restraint=0.5), strengths=(1e-7, 1e-5), moved=1).run(SMALL, RAY)
     assert thermal["mean_force"].dims[1:3] == ("learning_rate", "temperature")
