@@ -32,14 +32,13 @@ import numpy as np
 import tyro
 import xarray as xr
 
-from analysis import agreement, comparisons, criteria, predict, predict_simulation, summaries
+from analysis import agreement, comparisons, criteria, predict, predict_simulation, runs, summaries
 from analysis.agreement import Row
+from analysis.comparisons._pair import SAME_LENGTH
+from analysis.runs import Run
 from analysis.uncertainty import SIGMAS
 from entropy_sim.errors import UserError, require
-from entropy_sim.run_files import config_hash, output_state, provenance, read_tree, write_tree
-
-SAME_LENGTH = 0.01  # two paths are the same if their lengths agree to this fraction
-Run = tuple[str, xr.DataTree]
+from entropy_sim.run_files import config_hash, output_state, provenance, write_tree
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ class Compare:
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("simulation.nc"), Path("network.nc"))
-    """simulations and at most one network run, in any order"""
+    """simulations and networks, in any order, and patterns ('runs/*/network.nc'): runs that differ in their seeds alone
+    are combined; further networks are compared with the first"""
     out: Path = Path("comparison")
     """directory of comparison.nc, figures/ and report.html"""
     overwrite: bool = False
@@ -67,30 +67,15 @@ class Compare:
         """Compare, and write everything into `out`. Raises UserError for files that cannot be compared."""
         from analysis.report import write_figures, write_report
 
-        simulations, networks = self._read()
-        if len(networks) > 1:
-            raise UserError(f"files: expected at most one network run, found {len(networks)}")
+        simulations, networks = runs.read(self.files)
         network = networks[0][1] if networks else None
-        tree = compare(simulations, network)
+        tree = compare(simulations, network, networks[1:], self.alignment)
         path = self.out / "comparison.nc"
         output_state(path, json.loads(tree.attrs["config"]), overwrite=self.overwrite)
         write_tree(tree, path)
         figures = write_figures(self.out, simulations, network, tree)
         write_report(self.out, tree, simulations, network, figures)
         return tree
-
-    def _read(self) -> tuple[list[Run], list[Run]]:
-        simulations: list[Run] = []
-        networks: list[Run] = []
-        for path in self.files:
-            tree = read_tree(path)
-            source = tree.attrs["source"]
-            if source == "analysis":
-                raise UserError(f"{path}: expected a simulation or a network run, found a comparison")
-            (networks if source == "nn_experiments" else simulations).append((path.stem, tree))
-        names = [name for name, _ in simulations]
-        labels = [n if names.count(n) == 1 else f"{n} {names[: i + 1].count(n)}" for i, n in enumerate(names)]
-        return [(label, tree) for label, (_, tree) in zip(labels, simulations, strict=True)], networks
 
 
 def compare(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from analysis.runs import over_runs
 from analysis.uncertainty import Array, Estimate
 from entropy_sim.errors import UserError
 from entropy_sim.schema import GROUPS
@@ -17,13 +18,14 @@ from entropy_sim.statistics import cumulative_integral
 
 
 def measurement(tree: xr.DataTree, name: str) -> xr.Dataset | None:
-    """The dataset of one measurement, or None if the run lacks it. Scan dimensions of length 1 are dropped.
+    """The dataset of one measurement, or None if the run lacks it. Scan dimensions of length 1 are dropped, and several
+    runs made one (`runs.over_runs`).
 
     Raises UserError for a scan over several values: one comparison is of one setting.
     """
     if name not in tree.children:
         return None
-    dataset = tree[name].to_dataset()
+    dataset = over_runs(name, tree[name].to_dataset())
     for dim in GROUPS[name].extra_dims:
         if dim in dataset.dims and dim != "control":
             if dataset.sizes[dim] != 1:
@@ -76,7 +78,7 @@ def walk(value: Any) -> Iterator[tuple[str, Any]]:
 def arc_length(tree: xr.DataTree) -> float | None:
     """Length of the path in units of the parameters, None if the run does not tell."""
     if "path" in tree.children and "arc_length" in tree["path"].data_vars:
-        found = tree["path"].to_dataset()
+        found = over_runs("path", tree["path"].to_dataset())
         y, s = found["arc_length"].values, found["s"].values
         if np.ptp(s) > 0:  # the points of a path need not reach its ends
             return float((np.nanmax(y) - np.nanmin(y)) / np.ptp(s))
@@ -247,4 +249,4 @@ def relaxation(dataset: xr.Dataset) -> xr.Dataset:
             result[f"{name}_stderr"].attrs = {"units": "1", "long_name": f"standard error of {text}"}
     result["time"].attrs = dataset["time"].attrs
     result["start"].attrs = dataset["start"].attrs
-    return result
+    return result.load()  # at once, where the file is read piece by piece

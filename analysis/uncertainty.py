@@ -39,8 +39,8 @@ class Estimate:
         return Estimate(self.value[keep], self.covariance[np.ix_(keep, keep)])
 
     def transform(self, matrix: Array) -> Estimate:
-        """``M v`` with covariance ``M C M^T``, exact for a linear map M (m, n). A NaN, in a value or its error, goes only
-        where its coefficient is not 0."""
+        """``M v`` with covariance ``M C M^T``, exact for a linear map M (m, n). A NaN goes where its coefficient is
+        not 0, no further."""
         matrix = np.asarray(matrix, float)
         value, known = np.isfinite(self.value), np.isfinite(np.diag(self.covariance))
         found = matrix @ np.where(value, self.value, 0.0)

@@ -12,6 +12,7 @@ from analysis import summaries
 from analysis.agreement import Row, number
 from analysis.comparisons import barrier, effective_potential, escape, mean_force, profile, relaxation, stationary
 from analysis.comparisons._pair import Alignment, row
+from analysis.runs import over_runs
 from entropy_sim.errors import UserError
 
 #: Curves of a profile that are compared as far as both have them.
@@ -74,6 +75,7 @@ def _jobs(measurement: str, first: xr.DataTree, second: xr.DataTree, alignment: 
     if measurement in ("escape", "barrier"):
         a, b = (tree[measurement].to_dataset() for tree in (first, second))
         if measurement == "escape":
+            a, b = over_runs("escape", a), over_runs("escape", b)
             return [("escape", "escape", partial(escape.between, a, b, alignment=alignment))]
         return [
             (f"barrier_{v}", v.replace("_", " "), partial(barrier.between, a, b, v, alignment=alignment))

@@ -72,7 +72,7 @@ def _ends(dataset: xr.Dataset) -> xr.Dataset:
     if "distance" in noisy:
         result["end_distance"] = noisy["distance"].isel(time=-1).where(kept).mean("replica")
         result["end_distance"].attrs = {"units": "parameter", "long_name": "mean distance from the path at the end"}
-    return result.drop_vars("control", errors="ignore")
+    return result.drop_vars("control", errors="ignore").load()
 
 
 def _has_control(relaxed: xr.Dataset, start: int) -> bool:
