@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from entropy_sim.errors import UserError
-from nn_experiments.workers import Workers, cores, one_thread
+from nn_experiments.workers import Workers, cores, memory_errors, one_thread
 
 #: A module that worker processes can import (this one they cannot, under pytest's importlib mode).
 MODULE = """
@@ -146,3 +146,14 @@ def test_no_worker_outlives_the_program(tmp_path, end):
     while any(map(_alive, children)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(_alive, children))
+
+
+def test_only_a_lack_of_memory_becomes_a_line_about_memory() -> None:
+    for error in (torch.OutOfMemoryError("CUDA out of memory. Tried"), RuntimeError("[x] can't allocate memory: you")):
+        message = "memory: expected enough of it, found .*; lower profile.chunk"
+        with pytest.raises(UserError, match=message), memory_errors("profile.chunk"):
+            raise error
+    with pytest.raises(RuntimeError, match="^shapes$"), memory_errors("profile.chunk"):
+        raise RuntimeError("shapes")
+    with pytest.raises(UserError, match="^chunk: too much memory$"), memory_errors("profile.chunk"):
+        raise UserError("chunk: too much memory")
