@@ -87,7 +87,7 @@ def no_observer(theta, gradient, located, frame, index, out, params):  # type: i
 
 @update_function
 def _no_update(theta, gradient, noise, field, memory, params):  # type: ignore[no-untyped-def]
-    """Stands for update rules that are not called."""
+    """Updates nothing, where there is nothing left to update or to project."""
 
 
 _F_BLOCK, _F_NOISE, _F_UPDATE, _F_OBSERVE, _F_FILL = (
@@ -116,7 +116,7 @@ _project = Compiled(_onto_plane, _UPDATE, frozenset({"contract"}))
 _ADVANCE = void(
     *(_CUBE, _CUBE, _CUBE, _CUBE, int64[::1], int64, int64, int64),
     *(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _NORMALS),
-    *(uint64, int64, boolean, boolean, boolean, boolean, _F_BLOCK, _F_BLOCK, _VECTOR),
+    *(uint64, int64, boolean, boolean, boolean, _F_BLOCK, _F_BLOCK, _VECTOR),
     *(_F_NOISE, _VECTOR, _F_BLOCK, _F_FILL, int64, _F_UPDATE, _VECTOR, _F_BLOCK),
     *(_F_UPDATE, _F_OBSERVE, _VECTOR, int64, int64, float64),
 )
@@ -140,7 +140,6 @@ def _advance(  # type: ignore[no-untyped-def]
     seed,
     first_walker,
     noisy,
-    whole,  # whether noise_function takes the whole step
     constrained,
     locates,  # whether the observer wants to know where the walkers are
     gradient_function,
@@ -183,8 +182,7 @@ def _advance(  # type: ignore[no-untyped-def]
                 noise_function(x, gradient, noise_field, xi[r : r + normals], noise, seed, walker, step, noise_params)
             if update_field.shape[0] > 0:
                 update_field_function(x, update_field, landscape_params)
-            if not whole:
-                update(x, gradient, noise, update_field, carried, update_params)
+            update(x, gradient, noise, update_field, carried, update_params)
             if constrained:
                 project(x, gradient, held, update_field, carried, update_params)
             left = 0.0  # coordinates that have just left the bound: to look for them is cheaper than to write them all
@@ -273,7 +271,6 @@ class Ensemble:
             np.uint64(seed),
             first_walker,
             noisy,
-            whole is not None,
             frame is not None,
             locate,
             landscape.gradient.pointer,
