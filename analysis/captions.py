@@ -17,6 +17,23 @@ def _find(rows: Sequence[Row], run: str, measurement: str, kind: str | None = No
     return [r for r in rows if r.run == run and r.measurement == measurement and kind in (None, r.kind)]
 
 
+def between_caption(name: str, ds: xr.Dataset, first: str, second: str) -> str:
+    """Two runs overlaid: what is drawn, and what their difference says."""
+    drawn = {
+        "relaxation": f"Position along the path of {first} (lines) and {second} (dashed), from the starts both have",
+        "effective_potential": f"Effective potential of {first} and {second}, the integral of minus the mean force",
+        "escape": f"Share of replicas that have not escaped, {first} (lines) and {second} (dashed)",
+    }.get(name, f"{name.replace('_', ' ').capitalize()} of {first} and {second}")
+    z, ratio = float(ds["overall_z"]), float(ds["overall_ratio"]) if "overall_ratio" in ds else np.nan
+    if not np.isfinite(z):
+        return f"{drawn}. Whether they differ is not determined."
+    words = f"{drawn}. They {'agree' if ds.attrs['verdict'] == 'agrees' else 'differ'} (z = {z:.1f}"
+    if np.isfinite(ratio):
+        half = 0.5 * (float(ds["overall_ratio_high"]) - float(ds["overall_ratio_low"]))
+        return f"{words}; {first}/{second} = {plus_minus(ratio, half)})."
+    return f"{words})."
+
+
 # --- the finding ----------------------------------------------------------------------------------------------------
 
 

@@ -105,7 +105,8 @@ def compare(
         label = f"{a[0]} and {b[0]}"
         found, new = comparisons.all_between(label, a[1], b[1], alignment, measurements)
         groups |= {f"between/{label}/{name}": dataset for name, dataset in found.items()}
-        rows += new
+        told = {r.measurement for r in rows if r.quantity == f"simulated: {b[0]}"}
+        rows += [r for r in new if r.measurement not in told]
     if not rows:
         raise UserError(
             "files: expected profile, mean_force, relaxation or stationary in one of the runs, or a measurement that "
@@ -136,8 +137,7 @@ def _pairs(
     others: Sequence[Run],
     alignment: comparisons.Alignment,
 ) -> Iterator[tuple[Run, Run, tuple[str, ...]]]:
-    """Which runs to hold against each other, and in what: a network's force and relaxation are held against its twin's
-    already, and their profiles are the same."""
+    """Which runs to hold against each other, and in what: a network's profile and its twin's are the same."""
     everything = comparisons.MEASUREMENTS
     if network is None:
         for other in simulations[1:]:
@@ -150,11 +150,12 @@ def _pairs(
         if alignment != comparisons.Alignment():
             yield ("network", network), (label, tree), everything
         elif _is_twin(tree, network, length):
-            yield ("network", network), (label, tree), ("stationary", "escape", "barrier")
+            yield ("network", network), (label, tree), tuple(m for m in everything if m != "profile")
 
 
 def _with_profiles(simulations: Sequence[Run]) -> list[Run]:
-    """Simulations without a profile take that of another one with the same landscape, noise and dynamics."""
+    """Simulations without a profile take that of another one with the same landscape, noise and dynamics, or that which
+    their configuration implies."""
 
     def nouns(tree: xr.DataTree) -> list[Any]:
         config = summaries.configuration(tree.attrs)
@@ -168,6 +169,8 @@ def _with_profiles(simulations: Sequence[Run]) -> list[Run]:
         if "profile" not in tree.children and same:
             tree = tree.copy()
             tree["profile"] = same[0]["profile"].copy()
+        elif {"mean_force", "stationary", "relaxation"} & set(tree.children):
+            tree = predict_simulation.with_profile(tree)
         result.append((label, tree))
     return result
 

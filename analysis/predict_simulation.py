@@ -183,6 +183,31 @@ def _reduced_form(setting: Setting, profile: Profile, length: float, *, density:
     return {"form": np.array([form], dtype=object), "formula": ("form", np.array([text], dtype=object))}
 
 
+def with_profile(tree: xr.DataTree) -> xr.DataTree:
+    """A simulation with the exact profile that its configuration implies, if it has none of its own and is of the
+    package's own nouns; otherwise the tree as it is. (Code that a file carries is not run to draw it.)"""
+    config = summaries.configuration(tree.attrs)
+    if "profile" in tree.children or tree.attrs.get("source") != "entropy_sim" or not isinstance(config, dict):
+        return tree
+    if any(str(value).startswith("Custom") for name, value in summaries.walk(config) if name == "type"):
+        return tree
+    import entropy_sim
+    from entropy_sim.run_files import from_jsonable
+
+    kind = getattr(entropy_sim, str(config.get("type")), None)
+    try:
+        measurement = from_jsonable(kind, config) if isinstance(kind, type) else None
+        if not all(hasattr(measurement, noun) for noun in ("landscape", "noise", "dynamics")):
+            return tree
+        assert measurement is not None
+        profile = entropy_sim.Profile(measurement.landscape, measurement.noise, measurement.dynamics, points=201).run()
+    except UserError:
+        return tree
+    result = tree.copy()
+    result["profile"] = profile["profile"].to_dataset()
+    return result
+
+
 # --- reading --------------------------------------------------------------------------------------------------------
 
 

@@ -108,12 +108,28 @@ def _figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> Iterator
             caption,
             alt,
         )
+    yield from _pairs(label, comparison)
     density = group("stationary")
     if density is not None:
         for variable in ("density", "free_energy"):
             if variable in density:
                 caption = captions.stationary_caption(rows, label, variable)
                 yield f"stationary_{variable}", plots.plot_stationary(density, variable), caption, f"{variable} of s"
+
+
+#: Comparisons of two runs that are drawn in the report, where there are any.
+PAIRS = ("relaxation", "effective_potential", "escape", "barrier_entropic_barrier")
+
+
+def _pairs(label: str, comparison: xr.DataTree) -> Iterator[tuple[str, Axes, str, str]]:
+    """The run and another one, overlaid."""
+    for both, node in comparison["between"].children.items() if "between" in comparison.children else ():
+        first, _, second = both.partition(" and ")
+        for name in PAIRS if first == label else ():
+            if name in node.children:
+                ds = node[name].to_dataset()
+                ax, caption = plots.draw_between(name, ds, both), captions.between_caption(name, ds, first, second)
+                yield f"{name}_and_{second}", ax, caption, f"{name.replace('_', ' ')} of {first} and {second}"
 
 
 def write_report(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,11 +28,14 @@ from analysis.plots.overview import OVERVIEW_GROUPS, plot_overview
 from analysis.plots.path import plot_path
 from analysis.plots.profile import PANELS, plot_profile
 from analysis.plots.relaxation import plot_relaxation
+from analysis.plots.stability import plot_stability
 from analysis.plots.stationary import plot_stationary
+from analysis.stability import edge_of_stability
 from entropy_sim.errors import UserError
 
 __all__ = [
     "OVERVIEW_GROUPS",
+    "draw_between",
     "plot_barrier",
     "plot_between",
     "plot_effective_potential",
@@ -49,6 +53,7 @@ __all__ = [
     "plot_profile",
     "plot_relaxation",
     "plot_relaxation_between",
+    "plot_stability",
     "plot_stationary",
     "save",
 ]
@@ -66,13 +71,17 @@ def plot_file(tree: xr.DataTree, directory: Path | str, format: str = "png") -> 
 
 
 def _figures(tree: xr.DataTree) -> Iterator[tuple[str, Axes]]:
+    tree = _with_theory(tree)
     if tree.attrs.get("source") == "nn_experiments" and set(OVERVIEW_GROUPS) <= set(tree.children):
         yield "overview", plot_overview(tree).axes[0]
+    if "mean_force" in tree.children and "learning_rate" in tree["mean_force"].dims:
+        with contextlib.suppress(UserError):
+            yield "stability", plot_stability(edge_of_stability(tree))
     for name, node in tree.children.items():
         if name == "between":
             for label, pair in node.children.items():
                 for what, one in pair.children.items():
-                    yield f"between_{what}_{label.replace(' ', '_')}", _between(what, one.to_dataset(), label)
+                    yield f"between_{what}_{label.replace(' ', '_')}", draw_between(what, one.to_dataset(), label)
         elif node.children:  # a comparison: one dataset per run
             for label, child in node.children.items():
                 yield from _group(name, child.to_dataset(), f"_{label.replace(' ', '_')}")
@@ -80,7 +89,34 @@ def _figures(tree: xr.DataTree) -> Iterator[tuple[str, Axes]]:
             yield from _group(name, node.to_dataset(), "")
 
 
-def _between(name: str, ds: xr.Dataset, label: str) -> Axes:
+def _with_theory(tree: xr.DataTree) -> xr.DataTree:
+    """A simulation with what theory says of its mean force, density and relaxation beside them, if anything."""
+    known = {"mean_force", "stationary", "relaxation"} & set(tree.children)
+    if tree.attrs.get("source") != "entropy_sim" or not known:
+        return tree
+    from analysis import predict_simulation as predict
+    from analysis.comparisons import mean_force, relaxation, stationary
+
+    exact, result = predict.with_profile(tree), tree.copy()
+    for name in known:
+        ds = tree[name].to_dataset()
+        try:
+            if name == "mean_force" and set(ds.dims) <= {"s", "replica", "control_replica", "time_window"}:
+                form = predict.predict_simulation(exact, ds["s"].values)
+                against = mean_force.against_theory("", ds, form, exact=True, quantity="force")[0]
+                result["mean_force_and_theory"] = against
+            elif name == "stationary" and set(ds.dims) == {"s"}:
+                form = predict.predict_stationary(exact, ds["s"].values)
+                result[name] = stationary.against_theory("", ds, form)[0]
+            elif name == "relaxation" and set(ds.dims) <= {"control", "start", "replica", "time"}:
+                form = predict.predict_relaxation(exact, ds["start"].values, ds["time"].values)
+                result[name] = relaxation.against_theory("", ds, predicted=form)[0]
+        except UserError:
+            pass
+    return result
+
+
+def draw_between(name: str, ds: xr.Dataset, label: str) -> Axes:
     """One comparison of two runs, `label` being "first and second"."""
     first, _, second = label.partition(" and ")
     draw = {"relaxation": plot_relaxation_between, "escape": plot_escape_between}.get(name, plot_between)
@@ -103,6 +139,8 @@ def _group(name: str, ds: xr.Dataset, suffix: str) -> Iterator[tuple[str, Axes]]
         if "predicted" in ds:
             yield f"mean_force_comparison{suffix}", plot_force_comparison(ds)
             yield f"mean_force_ratio{suffix}", plot_force_ratio(ds)
+    elif name == "mean_force_and_theory":
+        yield f"{name}{suffix}", plot_force_comparison(ds)
     elif name == "effective_potential":
         yield f"effective_potential{suffix}", plot_effective_potential(ds)
     elif name == "relaxation" and set(ds.dims) <= {"control", "start", "replica", "time"}:
