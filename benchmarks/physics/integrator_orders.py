@@ -147,8 +147,8 @@ def coupled_paths(
             landscape.gradient(theta, gradient, landscape.params())
             if field_rows:
                 noise.field_function(landscape)(theta, field, landscape.params())  # type: ignore[misc]
-            params = noise.params(landscape, dynamics.time_step)
-            noise.function_for(landscape)(theta, gradient, field, gathered, kick, np.uint64(0), 0, 0, params)
+            params, normals = noise.params(landscape, dynamics.time_step), gathered.astype(np.float32)
+            noise.function_for(landscape)(theta, gradient, field, normals, kick, np.uint64(0), 0, 0, params)
             dynamics.function(theta, gradient, kick, np.zeros((0, shape[1])), memory, dynamics.params())
             gathered[:] = 0.0
     return [theta for _, theta, _, _ in states]
