@@ -20,7 +20,7 @@ FORBIDDEN = {
     "analysis": {"numba", "torch"},
 }
 # These start the other two packages, inside functions only.
-STARTERS = {"cli.py", "reproduce.py"}
+STARTERS = {"cli.py", "network_command.py", "reproduce.py"}
 
 
 def imported(path: Path) -> set[str]:

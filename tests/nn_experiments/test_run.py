@@ -9,15 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from entropy_sim import run_files, schema
 from entropy_sim.errors import UserError
+from nn_experiments import checkpoints
 from nn_experiments.datasets import Digits
 from nn_experiments.experiment import Experiment
-from nn_experiments.measurements import MeanForce, Profile, Relaxation
+from nn_experiments.measurements import Escape, MeanForce, Profile, Relaxation
 from nn_experiments.networks.resnet import ResNet
+from nn_experiments.paths.alignment import WeightMatching
 from nn_experiments.paths.autoneb import AutoNEB
+from nn_experiments.paths.ensemble import PathEnsemble
 from nn_experiments.run import NetworkRun
 from nn_experiments.train import Training
 
@@ -41,13 +45,16 @@ TINY = NetworkRun(
         control_step=0.2,
         loss_samples=32,
     ),
+    escape=Escape(start=0.3, replicas=2, learning_rate=0.1, duration=0.4, look_every=2),
 )
+
+SPECTRAL = replace(TINY.profile, spectrum_steps=2, spectrum_probes=2)
 
 
 def run(out: Path, config: NetworkRun = TINY, **options: object) -> tuple[xr.DataTree | None, list[str]]:
     lines: list[str] = []
     tree = config.run(out, processes=1, report=lines.append, **options)  # type: ignore[arg-type]
-    done = [line.split(":")[0] for line in lines if not line.endswith("already done")]
+    done = [re.split(r"[ :]", line)[0] for line in lines if not line.endswith("already done")]
     if done:  # what took how long is told last, of every stage that was done
         took = lines.pop()
         assert took.startswith("time: ")
@@ -75,8 +82,6 @@ def test_all_stages_leave_one_valid_run(finished):
 
 
 def test_the_path_ends_in_the_two_minima_and_survives_the_disk(finished):
-    from nn_experiments import checkpoints
-
     objective = TINY.experiment.objective()
     points, _ = checkpoints.load(finished / "checkpoints" / "path.safetensors", objective)
     for i, end in ((0, 0), (1, -1)):
@@ -186,3 +191,37 @@ def test_a_checkpoint_without_its_record_is_made_again(finished, tmp_path):
 def test_equal_seeds_are_refused():
     with pytest.raises(UserError, match="seeds: expected two different numbers"):
         NetworkRun(seeds=(3, 3))
+
+
+def test_aligned_minima_and_an_ensemble_of_paths(finished, tmp_path):
+    config = replace(TINY, alignment=WeightMatching(), ensemble=PathEnsemble(runs=2), profile=SPECTRAL)
+    shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints", ignore=shutil.ignore_patterns("path*"))
+    tree, lines = run(tmp_path, config, stage="profile")
+    assert tree is not None
+    assert lines[0] == "train: already done"
+    schema.validate(tree)
+    path = tree["path"].to_dataset()
+    before, *_, after = path.attrs["alignment_distances"]
+    assert after < before
+    assert path["run_distance"].shape == (2, 2)
+    assert path["run_highest_loss"].values[0] == pytest.approx(path["loss_between"].max().item())
+    assert path["run_distance"].values[0, 1] > 0.05
+    # Another minimum of the same loss: the second end is permuted, the first is not.
+    objective = TINY.experiment.objective()
+    points, _ = checkpoints.load(tmp_path / "checkpoints" / "path.safetensors", objective)
+    ends = [checkpoints.load(tmp_path / "checkpoints" / f"minimum_{i}.safetensors", objective)[0] for i in (0, 1)]
+    assert torch.equal(points[0], ends[0])
+    assert (points[-1] - ends[1]).norm() > 0.1
+    losses = [objective.evaluate(theta).loss for theta in (points[-1], ends[1])]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    second, _ = checkpoints.load(tmp_path / "checkpoints" / "path_1.safetensors", objective)
+    assert torch.equal(second[-1], points[-1])
+    # The spectrum belongs to the profile, and stays with it.
+    assert "spectrum" in tree.children
+    again, _ = run(tmp_path, config, stage="escape")
+    assert again is not None
+    assert set(again.children) == {"path", "profile", "spectrum", "escape"}
+    other = replace(config, profile=replace(SPECTRAL, seed=1, spectrum_steps=0))
+    changed, _ = run(tmp_path, other, stage="profile", overwrite=True)
+    assert changed is not None
+    assert set(changed.children) == {"path", "profile", "escape"}
