@@ -9,6 +9,9 @@ A comparison is a tree with `source` "analysis". Its groups, each named by the l
                                  overall_ratio (+ _low, _high), chi_squared, degrees_of_freedom, p_value, verdict
     effective_potential/<label>  s: potential (+ _stderr, covariance), arc_length; form, s: predicted (+ _stderr);
                                  barrier_left, barrier_right (+ _stderr), barrier_position
+    ladder/<label>               mean force at several strengths of noise: its ratio to theory at zero noise, see
+                                 `analysis.ladder.extrapolate`; ladder_formula/<label> over the stationary formula
+    ladder_sensitivity/<label>   choice: the limit under other choices of the analysis
     relaxation/<label>           control, start, time: position (+ _stderr); control, start: displacement (+ _stderr),
                                  own_side, replicas; form, start, time: position_predicted (simulations)
     stationary/<label>           s: density, free_energy (+ _stderr); form, s: density_predicted, density_z, …
@@ -32,7 +35,7 @@ import numpy as np
 import tyro
 import xarray as xr
 
-from analysis import agreement, comparisons, criteria, predict, predict_simulation, runs, summaries
+from analysis import agreement, comparisons, criteria, ladder, predict, predict_simulation, runs, summaries
 from analysis.agreement import Row
 from analysis.comparisons._pair import SAME_LENGTH
 from analysis.runs import Run
@@ -228,9 +231,12 @@ def _simulation(label: str, tree: xr.DataTree, groups: dict[str, xr.Dataset], ro
 
 def _network(network: xr.DataTree, simulations: Sequence[Run], groups: dict[str, xr.Dataset], rows: list[Row]) -> None:
     label = "network"
-    profile, force, relaxed, path = (
-        summaries.measurement(network, name) for name in ("profile", "mean_force", "relaxation", "path")
-    )
+    profile, relaxed, path = (summaries.measurement(network, name) for name in ("profile", "relaxation", "path"))
+    force = None if ladder.is_ladder(network) else summaries.measurement(network, "mean_force")
+    if ladder.is_ladder(network):
+        limits, lines = comparisons.mean_force.ladder_limits(label, network["mean_force"].to_dataset())
+        groups |= limits
+        rows += lines
     length = summaries.arc_length(network)
     twins = {n: t for n, t in simulations if _is_twin(t, network, length)}
     if profile is not None:

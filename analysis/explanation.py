@@ -9,6 +9,7 @@ import xarray as xr
 
 from analysis import summaries
 from analysis.agreement import Row, number, plus_minus
+from analysis.ladder import is_ladder
 from analysis.predict import path_profile
 
 _HEATED = 2.0  # loss in the constrained planes over that on the path from which the words say that SGD heats
@@ -29,6 +30,8 @@ def _windows(force: xr.Dataset, name: str) -> np.ndarray:
 
 
 def _heating(rows: Sequence[Row], network: xr.DataTree) -> str:
+    if is_ladder(network):
+        return ""
     force, profile = (summaries.measurement(network, name) for name in ("mean_force", "profile"))
     formulas = [r for r in rows if r.run == "network" and r.measurement == "mean_force" and r.kind == "formula"]
     identity = [r for r in formulas if r.quantity.startswith("stationarity") and np.isfinite(r.measured)]
@@ -66,7 +69,8 @@ def _heating(rows: Sequence[Row], network: xr.DataTree) -> str:
 
 
 def _path_limits(network: xr.DataTree) -> str:
-    path, force = (summaries.measurement(network, name) for name in ("path", "mean_force"))
+    path = summaries.measurement(network, "path")
+    force = None if is_ladder(network) else summaries.measurement(network, "mean_force")
     if path is None or "perpendicular_gradient_norm" not in path:
         return ""
     cycles = np.size(path.attrs.get("highest_loss_per_cycle", []))

@@ -49,6 +49,15 @@ class Extrapolation:
         require(self.highest > 0, "highest", "a positive strength of the noise", self.highest)
 
 
+def is_ladder(tree: xr.DataTree) -> bool:
+    """Whether the run's mean force was measured at several rungs beside its prediction (docs/ladder.md)."""
+    if "mean_force" not in tree.children:
+        return False
+    node = tree["mean_force"]
+    predicted = {"mean_force_predicted", "mean_force_formula"} & set(node.data_vars)
+    return bool(predicted) and any(node.sizes.get(d, 1) > 1 for d in RUNGS)
+
+
 def noise_strength(dataset: xr.Dataset) -> xr.DataArray:
     """``x = η σ² / (B (1 − β)) · T`` over the rungs; what the dataset does not tell counts as 1 (β as 0)."""
     result = xr.DataArray(1.0)

@@ -16,6 +16,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from analysis import agreement, captions, explanation, plots, summaries
+from analysis.ladder import is_ladder
 from analysis.uncertainty import SIGMAS
 from entropy_sim.run_files import write_whole
 
@@ -64,7 +65,7 @@ def _figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> Iterator
         path = f"{name}/{label}"
         return comparison[path].to_dataset() if name in comparison and label in comparison[name].children else None
 
-    if label == "network" and set(plots.OVERVIEW_GROUPS) <= set(tree.children):
+    if label == "network" and set(plots.OVERVIEW_GROUPS) <= set(tree.children) and not is_ladder(tree):
         yield (
             "overview",
             plots.plot_overview(tree).axes[0],
@@ -78,6 +79,10 @@ def _figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> Iterator
                 name = str(profile[variable].attrs["long_name"])
                 caption = captions.profile_caption(variable, profile, rows, label)
                 yield f"profile_{variable}", plots.plot_profile(profile, variable), caption, f"{name} against s"
+    for name in ("ladder", "ladder_formula"):
+        limit = group(name)
+        if limit is not None:
+            yield name, plots.plot_ladder(limit), str(limit.attrs["statement"]), "ratio of forces against the noise"
     force = group("mean_force")
     if force is not None:
         caption = captions.force_caption(rows, label)

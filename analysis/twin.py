@@ -42,7 +42,7 @@ def attributes(network: xr.DataTree) -> dict[str, str]:
 def measurements(network: xr.DataTree) -> dict[str, Any]:
     """The twin's profile, and of mean_force and relaxation those that the network's configuration tells."""
     told = _configuration(network)
-    names = ["profile", *(n for n in ("mean_force", "relaxation") if n in told)]
+    names = ["profile", *(n for n in ("mean_force", "relaxation") if "learning_rate" in told.get(n, {}))]
     landscape = _landscape(network)
     return {name: measurement(network, name, landscape) for name in names}
 
@@ -63,8 +63,10 @@ def measurement(network: xr.DataTree, name: str, landscape: Tabulated | None = N
         landscape = _landscape(network)
     config = _configuration(network)
     own = {"stationary": "relaxation", "barrier": "mean_force", "profile": "mean_force"}.get(name, name)
-    settings = config.get(own) or config.get("mean_force") or config.get("relaxation")
-    if not isinstance(settings, Mapping) or "learning_rate" not in settings:
+    # A ladder has several learning rates, and so none for the others.
+    having = [n for n in (own, "mean_force", "relaxation") if "learning_rate" in config.get(n, {})]
+    settings = config[having[0]] if having and (having[0] == own or name != "mean_force") else None
+    if settings is None:
         raise UserError(f"--twin: expected a configuration with a learning rate for {name}, found none in the file")
     nouns = {"landscape": landscape, **_dynamics(network, config, settings, landscape)}
     if name == "profile":

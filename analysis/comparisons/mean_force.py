@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
 
-from analysis import predict, summaries
+from analysis import ladder, predict, summaries
 from analysis.agreement import Row, formula_row
 from analysis.comparisons._pair import LEVEL, Alignment, common_points, onto, pair, same_length, simulated
 from analysis.uncertainty import Estimate, Ratio
 from entropy_sim import statistics
+from entropy_sim.errors import UserError
 
 
 def simulated_form(
@@ -134,3 +137,33 @@ def between(
         alignment=alignment,
         attrs={"compared": compared, "control": "subtracted on both sides" if compared == "net" else "not subtracted"},
     )
+
+
+def ladder_limits(label: str, dataset: xr.Dataset) -> tuple[dict[str, xr.Dataset], list[Row]]:
+    """A ladder's ratio of measured to predicted force at zero noise (`analysis.ladder`), over linear response in the
+    finite time of the windows and over its stationary formula, as far as measured; with the first's sensitivity."""
+    groups: dict[str, xr.Dataset] = {}
+    rows = []
+    for denominator, words in (("predicted", "linear response"), ("formula", "stationary formula")):
+        if f"mean_force_{denominator}" not in dataset:
+            continue
+        choices = ladder.Extrapolation(denominator=denominator)  # type: ignore[arg-type]
+        quantity = f"ladder: {words}, at zero noise"
+        try:
+            found = ladder.extrapolate(dataset, choices)
+        except UserError as error:
+            rows.append(Row(label, "mean_force", quantity, "formula", "not determined", f"not determined: {error}"))
+            continue
+        text = str(found.attrs["statement"])
+        if "ratio_mean" in found:
+            groups[f"ladder{'' if denominator == 'predicted' else '_formula'}/{label}"] = found
+        if denominator == "predicted":
+            others = ladder.sensitivity(dataset, choices)
+            groups[f"ladder_sensitivity/{label}"] = others
+            text = ladder.statement(found, others)
+        limit, stderr, low, high = (float(found[f"limit{e}"]) for e in ("", "_stderr", "_low", "_high"))
+        z = (limit - 1) / stderr if stderr > 0 else np.nan
+        verdict = str(found.attrs["verdict"])
+        line = Row(label, "mean_force", quantity, "formula", verdict, text, expected=1.0, z=z)
+        rows.append(replace(line, ratio=limit, ratio_low=low, ratio_high=high, measured=limit, measured_stderr=stderr))
+    return groups, rows

@@ -12,6 +12,7 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.axes import Axes
 
+from analysis.ladder import extrapolate, is_ladder
 from analysis.plots._style import save
 from analysis.plots.barrier import plot_barrier
 from analysis.plots.between import plot_between, plot_escape_between, plot_relaxation_between
@@ -72,7 +73,10 @@ def plot_file(tree: xr.DataTree, directory: Path | str, format: str = "png") -> 
 
 def _figures(tree: xr.DataTree) -> Iterator[tuple[str, Axes]]:
     tree = _with_theory(tree)
-    if tree.attrs.get("source") == "nn_experiments" and set(OVERVIEW_GROUPS) <= set(tree.children):
+    if is_ladder(tree):
+        with contextlib.suppress(UserError):
+            yield "ladder", plot_ladder(extrapolate(tree["mean_force"].to_dataset()))
+    elif tree.attrs.get("source") == "nn_experiments" and set(OVERVIEW_GROUPS) <= set(tree.children):
         yield "overview", plot_overview(tree).axes[0]
     if "mean_force" in tree.children and "learning_rate" in tree["mean_force"].dims:
         with contextlib.suppress(UserError):
@@ -141,6 +145,8 @@ def _group(name: str, ds: xr.Dataset, suffix: str) -> Iterator[tuple[str, Axes]]
             yield f"mean_force_ratio{suffix}", plot_force_ratio(ds)
     elif name == "mean_force_and_theory":
         yield f"{name}{suffix}", plot_force_comparison(ds)
+    elif name in ("ladder", "ladder_formula"):
+        yield f"{name}{suffix}", plot_ladder(ds)
     elif name == "effective_potential":
         yield f"effective_potential{suffix}", plot_effective_potential(ds)
     elif name == "relaxation" and set(ds.dims) <= {"control", "start", "replica", "time"}:

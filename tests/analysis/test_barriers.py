@@ -36,6 +36,9 @@ def test_crossings_of_straight_lines_are_exact():
     assert float(at) == pytest.approx(80 * np.log(10))
     assert float(length) == pytest.approx(80)
     assert np.isinf(decay_below(K, 1 + K, np.zeros(7), 0.3)[0])
+    bad, error = 3 * np.exp(-K / 80), 1e-6 * np.exp(-K / 80)
+    bad[2], error[2] = 9.0, 1.0  # known badly: of no weight
+    assert float(decay_below(K, bad, error, 0.3)[0]) == pytest.approx(80 * np.log(10), rel=1e-6)
 
 
 @pytest.mark.parametrize("replicas", [0, 40])

@@ -179,3 +179,31 @@ def test_the_simulator_s_ladder_over_learning_rates_ends_at_one():
     largest = float(found["ratio_mean"][-1])
     k = Channel().curvature([0.2, 0.3, 0.7])
     assert largest > 1 + 0.2 * 0.02 * k.mean() / 4
+
+
+def test_a_network_s_ladder_is_a_line_of_the_table_and_a_figure(network, tmp_path):
+    """The other stages are compared as ever; the overview, which needs one setting, is left out."""
+    from analysis import agreement
+    from analysis.compare import compare
+    from analysis.plots import plot_file
+    from analysis.report import write_figures, write_report
+
+    run = network().tree()
+    force = made_up()
+    for name, variable in force.variables.items():
+        variable.attrs = {"units": "1" if name in ("s", "diverged") else "loss / parameter", "long_name": str(name)}
+    run["mean_force"] = force
+    tree = compare([], run)
+    rows = {r.quantity: r for r in agreement.rows(tree["table"].to_dataset())}
+    found = rows["ladder: linear response, at zero noise"]
+    assert found.verdict == "agrees"
+    assert "; other choices give " in found.statement
+    assert abs(found.ratio - 1) < 3 * found.measured_stderr
+    # The made-up windows have 0.8 and 1 of the stationary force, which the formula knows nothing of.
+    formula = rows["ladder: stationary formula, at zero noise"]
+    assert formula.verdict == "disagrees"
+    assert abs(formula.ratio - 0.9) < 3 * formula.measured_stderr
+    assert "ladder" in {p.stem for p in plot_file(run, tmp_path / "run")}
+    figures = write_figures(tmp_path, [], run, tree, formats=("png",))
+    assert {"network_ladder", "network_ladder_formula"} <= {f.path.stem for f in figures}
+    assert "measured/predicted →" in write_report(tmp_path, tree, [], run, figures).read_text(encoding="utf-8")

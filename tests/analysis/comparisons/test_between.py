@@ -249,6 +249,9 @@ def test_the_ratio_of_rates_is_clopper_and_pearson_s_and_covers():
     expected = [p / (1 - p) * e2 / e1 for p in (interval.low, interval.high)]
     assert (low, high) == pytest.approx(expected, rel=1e-6)
     assert value == pytest.approx(n1 / e1 / (n2 / e2))
+    none = (np.ones(5), np.zeros(5, dtype=bool))
+    assert escape.rate_ratio(none, b)[:2] == (0, 0)
+    assert np.isinf(escape.rate_ratio(a, none)[2])
     covered = 0
     for seed in range(300):
         pair = [escape.observed(escapes(r, 12, 7 * seed + i, 1.0)) for i, r in enumerate((2.0, 1.0))]
