@@ -220,7 +220,10 @@ def scaling(barrier: xr.Dataset, variable: str = "entropic_barrier") -> xr.Datas
     names = {"exponent": "slope", "exponent_stderr": "slope_stderr"}
     names |= {n: n for n in ("chi_squared", "degrees_of_freedom")}
     result = xr.Dataset({n: ((), found[k], {"units": "1", "long_name": n}) for n, k in names.items()})
-    return result.assign_attrs(parameter=scan, variable=variable)
+    words = plus_minus(found["slope"], found["slope_stderr"])
+    known = np.isfinite(found["slope"])
+    text = f"height ∝ {scan.replace('_', ' ')}^p with p = {words}" if known else "not determined: fewer than 2 heights"
+    return result.assign_attrs(parameter=scan, variable=variable, statement=text)
 
 
 def _line(x: Array, y: Array, stderr: Array) -> dict[str, float]:

@@ -12,6 +12,8 @@ A comparison is a tree with `source` "analysis". Its groups, each named by the l
     ladder/<label>               mean force at several strengths of noise: its ratio to theory at zero noise, see
                                  `analysis.ladder.extrapolate`; ladder_formula/<label> over the stationary formula
     ladder_sensitivity/<label>   choice: the limit under other choices of the analysis
+    vanishing/<label>, scaling/<label>, arrhenius/<label>
+                                 what a scan of barriers or escapes says, see `analysis.barriers`
     relaxation/<label>           control, start, time: position (+ _stderr); control, start: displacement (+ _stderr),
                                  own_side, replicas; form, start, time: position_predicted (simulations)
     stationary/<label>           s: density, free_energy (+ _stderr); form, s: density_predicted, density_z, …
@@ -104,6 +106,10 @@ def compare(
         _network(network, simulations, groups, rows)
     for label, tree in _with_profiles(simulations):
         _simulation(label, tree, groups, rows)
+    for label, tree in [*([("network", network)] if network is not None else []), *simulations, *others]:
+        found, new = comparisons.barrier.scans(label, tree)
+        groups |= found
+        rows += new
     for a, b, measurements in _pairs(simulations, network, others, alignment):
         label = f"{a[0]} and {b[0]}"
         found, new = comparisons.all_between(label, a[1], b[1], alignment, measurements)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import xarray as xr
 
+from analysis.agreement import Row
 from analysis.comparisons._pair import SAME_PLACE, Alignment, onto, pair
 from analysis.uncertainty import Array, Estimate
 from entropy_sim.errors import UserError, require
@@ -90,3 +93,30 @@ def between(
         alignment=alignment,
         attrs={"variable": variable, "aligned_parameter": aligned},
     )
+
+
+def scans(label: str, tree: xr.DataTree) -> tuple[dict[str, xr.Dataset], list[Row]]:
+    """What one run's scans say by themselves (`analysis.barriers`): which barrier vanishes first as training is shared,
+    how the entropic one scales with another parameter, whether escapes are Arrhenius. Results, without a verdict."""
+    from analysis import barriers  # which reads heights by this module
+
+    groups: dict[str, xr.Dataset] = {}
+    rows: list[Row] = []
+
+    def add(name: str, quantity: str, measurement: str, compute: Callable[[xr.Dataset], xr.Dataset]) -> None:
+        try:
+            found = compute(tree[measurement].to_dataset())
+        except UserError as error:
+            rows.append(Row(label, measurement, quantity, "result", "not determined", f"not determined: {error}"))
+            return
+        groups[f"{name}/{label}"] = found
+        rows.append(Row(label, measurement, quantity, "result", "", str(found.attrs["statement"])))
+
+    if "barrier" in tree.children and (scan := scan_of(tree["barrier"].to_dataset(), "entropic_barrier")) is not None:
+        if scan == "shared_iterations":
+            add("vanishing", "which barrier vanishes first", "barrier", barriers.vanishing)
+        else:
+            add("scaling", f"entropic barrier against {scan.replace('_', ' ')}", "barrier", barriers.scaling)
+    if "escape" in tree.children and "temperature" in tree["escape"].dims:
+        add("arrhenius", "escape times against 1/T", "escape", barriers.arrhenius)
+    return groups, rows

@@ -148,3 +148,17 @@ def test_the_simulator_s_escapes_over_an_entropic_barrier_are_not_arrhenius():
     found = arrhenius(run["escape"].to_dataset(), height + 0.04)
     assert found.attrs["verdict"] == "not Arrhenius"
     assert abs(float(found["fraction"])) < 0.15
+
+
+def test_scans_are_lines_of_a_comparison(channel):
+    """Of either side; a comparison needs nothing else."""
+    from analysis import agreement
+    from analysis.compare import compare
+
+    tree = channel(groups=("profile",)).tree()
+    tree["barrier"], tree["escape"] = shared(), times(0.0)
+    found = compare([("sim", tree)])
+    said = {r.quantity: r.statement for r in agreement.rows(found["table"].to_dataset())}
+    assert "energetic first" in said["which barrier vanishes first"]
+    assert said["escape times against 1/T"].startswith("no slope")
+    assert float(found["vanishing/sim"]["decay_crossing"].sel(kind="entropic")) > 500
