@@ -29,6 +29,7 @@ STAGES = {
     "mean-force": "the force along the path, from SGD constrained to planes normal to it",
     "relaxation": "SGD released on the path, with its noise-free control",
     "escape": "how long SGD released on the path stays on its half (first-passage times)",
+    "barrier": "heights of the energetic and the entropic barrier against shared training iterations, and more",
     "all": "train, path, profile, mean-force and relaxation",
 }
 #: Burn-in, in relaxation times of the slowest mode, below which a run is remarked upon: variances are then within 1e-3.

@@ -1,7 +1,8 @@
-"""A network run in a directory: train → path → profile, mean force, relaxation, escape; each stage done once and kept.
+"""A network run in a directory: train → path → profile, mean force, relaxation, escape, or else barrier.
 
     OUT/checkpoints/minimum_0.safetensors, minimum_1.safetensors, path.safetensors (each with a JSON record)
     OUT/network.nc                                                                  grows by a group per stage
+    OUT/barrier/                                               what a scan of barriers has done, for a longer one
     OUT/unfinished/                                            states of stages that were interrupted in the middle
 
 A stage is identified by its own configuration and those of the stages before it. Starting again goes on from what is
@@ -22,6 +23,7 @@ from entropy_sim.errors import UserError, require
 from entropy_sim.run_files import config_json
 from nn_experiments.device import resolve
 from nn_experiments.experiment import Experiment
+from nn_experiments.measurements.barrier import Barrier
 from nn_experiments.measurements.escape import Escape
 from nn_experiments.measurements.ladder import Ladder
 from nn_experiments.measurements.mean_force import MeanForce
@@ -63,6 +65,7 @@ class NetworkRun:
     mean_force: MeanForce | Ladder = field(default_factory=MeanForce)
     relaxation: Relaxation = field(default_factory=Relaxation)
     escape: Escape = field(default_factory=Escape)
+    barrier: Barrier = field(default_factory=Barrier)
 
     def __post_init__(self) -> None:
         require(self.seeds[0] != self.seeds[1], "seeds", "two different numbers", self.seeds)
@@ -72,6 +75,8 @@ class NetworkRun:
     def stage_config(self, stage: Stage) -> str:
         """The part of the configuration that a stage's results depend on, as JSON."""
         parts: dict[str, Any] = {"experiment": self.experiment}
+        if stage == "barrier":
+            return config_json({**parts, "barrier": self.barrier})
         if self.checkpoints:
             parts["minima"] = [_checksum(Path(c)) for c in self.checkpoints]
         else:

@@ -28,7 +28,7 @@ from nn_experiments.paths.base import PathResult
 from nn_experiments.paths.ensemble import ensemble_variables
 from nn_experiments.paths.linear import linear
 from nn_experiments.paths.resume import Resume
-from nn_experiments.stages import ALL, GROUPS, STAGES, Stage
+from nn_experiments.stages import ALL, ALONE, GROUPS, STAGES, Stage
 from nn_experiments.train import Trained, Training
 from nn_experiments.workers import Workers, one_thread
 
@@ -92,9 +92,10 @@ class RunDirectory:
     # --- doing ------------------------------------------------------------------------------------------------------
 
     def do(self, stage: Stage, processes: int | None) -> xr.DataTree | None:
-        wanted = ALL if stage == "all" else [s for s in STAGES if s in ("train", "path", stage)]
-        if stage == "train":
-            wanted = ["train"]
+        if stage in ALONE:
+            wanted: tuple[Stage, ...] = (stage,)
+        else:
+            wanted = ALL if stage == "all" else tuple(s for s in STAGES if s in ("train", "path", stage))
         writable(self.dataset_path)
         states: dict[Stage, State] = {}
         for s in wanted:
@@ -228,10 +229,14 @@ class RunDirectory:
         )
 
     def _measure(self, stage: Stage, workers: Workers) -> None:
-        points, _ = checkpoints.load(self.checkpoint("path"), self.objective)
         device = str(self.device)
         name = GROUPS[stage]
         measurement: Any = getattr(self.config, name)
+        if stage == "barrier":
+            # What it keeps in the directory serves a longer scan later.
+            found = self.config.barrier.run(self.experiment, self.out, workers, device, self.report)
+            return self._write(stage, {name: found})
+        points, _ = checkpoints.load(self.checkpoint("path"), self.objective)
         if stage == "profile":
             kind = PATH_KINDS.get(type(self.config.path).__name__, "path")
             paths = {kind: points, "line": linear(points[[0, -1]], self.config.profile.points)}
@@ -269,18 +274,18 @@ class RunDirectory:
             group_size=self.objective.group_size or 0,
             parameters=self.objective.dimension,
             training_samples=self.objective.size,
-            **(
-                {"minima": list(config.checkpoints)}
-                if config.checkpoints
-                else {"training_seeds": np.array(config.seeds)}
-            ),
-            **self._scores(),
+            **self._minima(),
         )
         write_tree(tree, self.dataset_path)
 
-    def _scores(self) -> dict[str, Any]:
+    def _minima(self) -> dict[str, Any]:
+        """Where the minima are from, and what they score; nothing if there are none."""
+        if not self.checkpoint("minimum_1").with_suffix(".json").exists():
+            return {}
+        taken = self.config.checkpoints
+        origin = {"minima": list(taken)} if taken else {"training_seeds": np.array(self.config.seeds)}
         records = [checkpoints.load(self.checkpoint(f"minimum_{i}"), self.objective)[1]["scores"] for i in (0, 1)]
-        return {f"minima_{name}": np.array([r[name] for r in records]) for name in records[0]}
+        return {**origin, **{f"minima_{name}": np.array([r[name] for r in records]) for name in records[0]}}
 
 
 def _train_unit(unit: tuple[Training, AnyExperiment, int, Path]) -> Trained:

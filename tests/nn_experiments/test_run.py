@@ -17,7 +17,7 @@ from entropy_sim.errors import UserError
 from nn_experiments import checkpoints
 from nn_experiments.datasets import Digits
 from nn_experiments.experiment import Experiment
-from nn_experiments.measurements import Escape, MeanForce, Profile, Relaxation
+from nn_experiments.measurements import Barrier, Escape, MeanForce, Profile, Relaxation
 from nn_experiments.networks.resnet import ResNet
 from nn_experiments.paths.alignment import WeightMatching
 from nn_experiments.paths.autoneb import AutoNEB
@@ -225,3 +225,22 @@ def test_aligned_minima_and_an_ensemble_of_paths(finished, tmp_path):
     changed, _ = run(tmp_path, other, stage="profile", overwrite=True)
     assert changed is not None
     assert set(changed.children) == {"path", "profile", "escape"}
+
+
+def test_barriers_need_no_stage_before_them(tmp_path):
+    force = replace(TINY.mean_force, positions=(0.0, 0.5, 1.0), replicas=2)
+    scan = Barrier(values=(20.0,), training=TINY.training, path=TINY.path, mean_force=force, line_points=3, probes=0)
+    config = replace(TINY, barrier=scan)
+    tree, lines = run(tmp_path, config, stage="barrier")
+    assert tree is not None
+    assert set(tree.children) == {"barrier"}
+    assert lines[0].startswith("barrier: shared iterations 20: energetic ")
+    assert "training_seeds" not in tree.attrs
+    longer = replace(config, barrier=replace(scan, values=(20.0, 21.0)))
+    with pytest.raises(UserError, match=r"found another configuration's barrier in .*--overwrite"):
+        run(tmp_path, longer, stage="barrier")
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "barrier").rglob("*") if p.is_file()}
+    again, _ = run(tmp_path, longer, stage="barrier", overwrite=True)
+    assert again is not None
+    assert again["barrier"]["energy_barrier"].values[0] == tree["barrier"]["energy_barrier"].values[0]
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept  # what the shorter scan had done was not done again
