@@ -341,3 +341,11 @@ def test_mistakes_are_one_line_each(network, channel, tmp_path):
         Compare((comparison,), tmp_path / "out").run()
     with pytest.raises(UserError, match="expected profile, mean_force, relaxation or stationary"):
         compare([], network(groups=("path",)).tree())
+
+
+def test_a_table_with_the_older_names_is_read(network):
+    table = compare([], network(**PRECISE).tree())["table"].to_dataset()
+    older = table.rename(chi_squared="chi2", p_value="p")
+    assert [r.chi_squared for r in agreement.rows(older)] == pytest.approx(
+        [r.chi_squared for r in agreement.rows(table)], nan_ok=True
+    )
