@@ -22,48 +22,66 @@ from entropy_sim.run_files import (
 )
 
 TWIN = "twin"
+Preset = Literal["quick", "ladder", "paper"]
+#: The network's stages that each preset needs.
+STAGES: dict[Preset, Any] = {"quick": "all", "ladder": "mean-force", "paper": "all"}
 
 
 @dataclass(frozen=True)
 class Reproduce:
     """The main job, end to end: theory simulated, a network trained and measured, compared and reported.
 
-    Writes simulation.nc, simulation_sgd.nc, twin.nc, network.nc, comparison.nc, figures/ and report.html into OUT.
+    Writes simulation.nc, simulation_sgd.nc, twin.nc (but for ladder), network.nc, comparison.nc, figures/ and
+    report.html into OUT.
+
     Started again, it goes on from the finished stages.
     """
 
-    preset: Literal["quick"] = "quick"
-    """quick: two ResNet-8 on scikit-learn's digits under minibatch noise; minutes on 2 cores"""
-    out: Path = Path("runs/quick")
-    """the run's directory"""
+    preset: Preset = "quick"
+    """quick: two ResNet-8 on scikit-learn's digits under minibatch noise, minutes on 2 cores; ladder: a ResNet-8 under
+    label noise of twelve strengths, the precise test of theory, under an hour on 2 cores; paper: ResNet-20 on CIFAR-10,
+    for a GPU"""
+    out: Path | None = None
+    """the run's directory (default: runs/PRESET)"""
     overwrite: bool = False
     """replace what another configuration made"""
     processes: int | None = None
     """processes of the network side (default: all cores); the numbers do not depend on it"""
+    device: str | None = None
+    """where the network runs: cpu, cuda, cuda:N or auto (default: auto for paper, cpu for the others)"""
 
     def run(self) -> xr.DataTree:
         """Run what is not there yet; the comparison. Raises UserError for results of another configuration."""
         from analysis.compare import Compare
-        from nn_experiments.run import NetworkRun
+        from nn_experiments import presets
+        from nn_experiments.stages import ALL
 
         start = time.monotonic()
-        writable(self.out / "network.nc")
-        comparison = self.out / "comparison.nc"
+        out = self.out or Path("runs") / self.preset
+        writable(out / "network.nc")
+        comparison = out / "comparison.nc"
         if comparison.exists() and not self.overwrite and not _is_comparison(comparison):
             raise UserError(f"--out: expected a run of ours, found another file at {comparison} (--overwrite)")
-        say("1/3 network: train, path, profile, mean force, relaxation")
-        network = NetworkRun().run(
-            self.out, overwrite=self.overwrite, processes=self.processes, report=lambda line: say(f"    {line}")
+        config, stage = getattr(presets, self.preset)(), STAGES[self.preset]
+        say(f"1/3 network: {', '.join(ALL if stage == 'all' else (*ALL[:2], stage))}")
+        network = config.run(
+            out,
+            stage=stage,
+            overwrite=self.overwrite,
+            processes=self.processes,
+            device=self.device or ("auto" if self.preset == "paper" else "cpu"),
+            report=lambda line: say(f"    {line}"),
         )
-        assert network is not None
-        say("2/3 theory: the channel, and the network's analytic twin")
+        has_twin = "profile" in network.children
+        say("2/3 theory: the channel" + (", and the network's analytic twin" if has_twin else ""))
         for name, measurements in channel().items():
-            self._simulate(self.out / f"{name}.nc", measurements)
-        self._simulate(self.out / f"{TWIN}.nc", twin.measurements(network), **twin.attributes(network))
+            self._simulate(out / f"{name}.nc", measurements)
+        if has_twin:
+            self._simulate(out / f"{TWIN}.nc", twin.measurements(network), **twin.attributes(network))
         say("3/3 comparison, figures, report")
-        files = tuple(self.out / f"{name}.nc" for name in (*channel(), TWIN, "network"))
-        tree = Compare(files=files, out=self.out, overwrite=True).run()
-        say(f"wrote {self.out / 'report.html'} ({time.monotonic() - start:.0f} s)")
+        files = tuple(out / f"{name}.nc" for name in (*channel(), *([TWIN] if has_twin else []), "network"))
+        tree = Compare(files=files, out=out, overwrite=True).run()
+        say(f"wrote {out / 'report.html'} ({time.monotonic() - start:.0f} s)")
         return tree
 
     def _simulate(self, path: Path, measurements: Mapping[str, Any], **extra: str) -> None:

@@ -56,11 +56,11 @@ def test_a_foreign_comparison_is_refused_before_any_work(tmp_path):
 
 @pytest.mark.slow
 def test_a_small_job_end_to_end_and_again(tmp_path, monkeypatch):
-    import nn_experiments.run
+    from nn_experiments import presets
     from tests.nn_experiments.test_run import TINY
 
     lines: list[str] = []
-    monkeypatch.setattr(nn_experiments.run, "NetworkRun", lambda: TINY)
+    monkeypatch.setattr(presets, "quick", lambda: TINY)
     monkeypatch.setattr(reproduce, "say", lines.append)
     Reproduce(out=tmp_path, processes=1).run()
     for name in ("simulation.nc", "simulation_sgd.nc", "twin.nc", "network.nc", "comparison.nc", "report.html"):
