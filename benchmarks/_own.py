@@ -142,7 +142,7 @@ def _interrupted(measurement: Any, steps: int, equal: Any) -> Row:
     # Processes that a shell starts in the background ignore SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        for _ in range(6):
+        for _ in range(9):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "unfinished.npz"
                 timer = threading.Timer(after, _thread.interrupt_main)
