@@ -66,7 +66,7 @@ def as_dataset(rows: Sequence[Row]) -> xr.Dataset:
 
 
 def rows(table: xr.Dataset) -> list[Row]:
-    """The rows of a table read back from a file; comparisons written before version 0.2 say chi2 and p."""
+    """The rows of a table read back from a file; older comparisons say chi2 and p."""
     table = table.rename({old: new for old, new in (("chi2", "chi_squared"), ("p", "p_value")) if old in table})
     return [
         Row(**{f.name: _plain(table[f.name].values[i], f.name) for f in fields(Row)})  # type: ignore[arg-type]
