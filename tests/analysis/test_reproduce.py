@@ -66,7 +66,8 @@ def test_a_small_job_end_to_end_and_again(tmp_path, monkeypatch):
     for name in ("simulation.nc", "simulation_sgd.nc", "twin.nc", "network.nc", "comparison.nc", "report.html"):
         assert (tmp_path / name).stat().st_size > 1000
     table = rows(read_tree(tmp_path / "comparison.nc")["table"].to_dataset())
-    assert {r.run for r in table} == {"simulation", "simulation_sgd", "twin", "network"}
+    both = "network and twin"
+    assert {r.run for r in table} == {"simulation", "simulation_sgd", "twin", "network", both}
     exact = [r for r in table if r.run.startswith("simulation") and re.search("thermal|finite learning", r.quantity)]
     assert {r.verdict for r in exact} == {"agrees"}
     before = (tmp_path / "network.nc").read_bytes()

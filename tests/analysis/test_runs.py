@@ -161,7 +161,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 @pytest.mark.slow
 def test_a_large_file_is_analysed_in_bounded_memory(tmp_path):
-    """A file of 320 MB: in pieces it takes less than half of its size, whole more than its size."""
+    """A file of 320 MB: in pieces it takes less than half of its size, whole most of it."""
     pytest.importorskip("dask")
     large(tmp_path / "run.nc", 10_000, 1000)
     size = (tmp_path / "run.nc").stat().st_size
@@ -172,7 +172,7 @@ def test_a_large_file_is_analysed_in_bounded_memory(tmp_path):
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     assert peak("pieces") < 0.5 * size
-    assert peak("whole") > size
+    assert peak("whole") > 0.7 * size  # its memory before counts what importing took at most
 
 
 def test_a_large_file_without_dask_says_what_to_install(tmp_path, monkeypatch, network):
