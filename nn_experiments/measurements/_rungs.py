@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nn_experiments import states
-from nn_experiments.curvature import full_precision
+from nn_experiments.curvature import Estimate, Hutchinson, full_precision, rademacher
 from nn_experiments.dynamics import DIVERGED_DISTANCE, Trajectory, sgd
 from nn_experiments.experiment import AnyExperiment
 from nn_experiments.measurements._frames import Frame
@@ -63,10 +63,8 @@ class Start(NamedTuple):
     response: LinearResponse | None
     floor_distance: float
     floor_alignment: float
-
-    @property
-    def hessian_trace_slope(self) -> float:
-        return math.nan if self.response is None else self.response.trace_slope
+    hessian_trace_slope: float
+    hessian_trace_slope_stderr: float
 
 
 class Unit(NamedTuple):
@@ -83,10 +81,18 @@ class Unit(NamedTuple):
 
 
 def start(unit: tuple[Ladder, AnyExperiment, Frame, int, str, Cache]) -> Start:
-    """The valley floor beside a path point, with its linear response; or the path point itself."""
+    """The valley floor beside a path point, with its linear response; or the path point itself, with probes."""
     ladder, experiment, frame, position, device, cache = unit
     if not ladder.floor:
-        return Start(frame.point.astype(np.float64), frame.tangent.astype(np.float64), None, 0.0, 1.0)
+        slope = Estimate(math.nan, math.nan)
+        if ladder.probes:
+            objective = experiment.objective(device=device)
+            like = objective.theta()
+            probes = rademacher(ladder.probes, len(like), generator(ladder.seed, 2), like)  # common to all positions
+            point, tangent = (torch.as_tensor(a).to(like) for a in frame[:2])
+            with full_precision():
+                slope = Hutchinson(objective, probes).slope(point, tangent, ladder.slope_step)
+        return Start(frame.point.astype(np.float64), frame.tangent.astype(np.float64), None, 0.0, 1.0, *slope)
     place = cache.path("floor", position)
     found = cache.get(place)
     if found is None:
@@ -104,7 +110,8 @@ def start(unit: tuple[Ladder, AnyExperiment, Frame, int, str, Cache]) -> Start:
         cache.put(place, found)
     names = ("kernel", "slope_kernel", "stiffness", "slopes", "samples", "outputs")
     response = LinearResponse(**{name: found[name] for name in names})
-    return Start(found["point"], found["tangent"], response, found["displacement"], found["alignment"])
+    exact = (response.trace_slope, 0.0)
+    return Start(found["point"], found["tangent"], response, found["displacement"], found["alignment"], *exact)
 
 
 def run_unit(unit: Unit) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 from entropy_sim import path_geometry, schema
 from entropy_sim.errors import require
 from entropy_sim.run_files import config_json
+from entropy_sim.theory import mean_force_curvature_proportional
 from nn_experiments.dynamics import check_step
 from nn_experiments.experiment import AnyExperiment
 from nn_experiments.measurements._frames import frames
@@ -56,7 +58,9 @@ class Ladder:
     """Noise; its strength and batch size are those of the rungs."""
     floor: bool = True
     """Begin where the outputs fit the targets exactly, nearest to the path point in its plane, with the floor's own
-    tangent: there theory is exact and the control zero. No: begin at the path point; nothing is predicted."""
+    tangent: there theory is exact and the control zero. No: begin at the path point, with the path's tangent."""
+    probes: int = 0
+    """Hutchinson probes of the slope of the trace, from which the stationary formula, without the floor; 0: none."""
     burn_in: float = 1.0
     """Time before averaging, parameter² / loss."""
     duration: float = 3.0
@@ -96,6 +100,7 @@ class Ladder:
         good = least * (1 - 1e-9) <= self.duration < math.inf
         require(good, "ladder.duration", f"at least a step a window (a time of {least:g})", self.duration)
         require(self.stride >= 1, "ladder.stride", "a number >= 1", self.stride)
+        require(self.probes == 0 or self.probes >= 2, "ladder.probes", "0, or at least 2", self.probes)
         require(0 <= self.moved <= self.replicas, "ladder.moved", f"0…{self.replicas}", self.moved)
         require(0 < self.slope_step < math.inf, "ladder.slope_step", "a positive number", self.slope_step)
         require(self.seed >= 0, "ladder.seed", "a number >= 0", self.seed)
@@ -207,14 +212,19 @@ class Ladder:
                 variables[name] = ((*along, "replica", "time_window"), found[name])
         control_dims = (*(along if self.own_controls else ("s", "learning_rate")), "control_replica", "time_window")
         variables["mean_force_control"] = (control_dims, found["mean_force_control"])
+        if self.floor or self.probes:
+            for name in ("hessian_trace_slope", "hessian_trace_slope_stderr"):
+                variables[name] = (("s",), np.array([getattr(begin, name) for begin in starts]))
+            if isinstance(self.noise, Label):
+                for name in ("", "_stderr"):
+                    formula = self._formula(objective, variables[f"hessian_trace_slope{name}"][1])
+                    variables[f"mean_force_formula{name}"] = (along, abs(formula) if name else formula)
         if not self.floor:
             return variables
-        predicted, formula = self._predictions(starts, objective)
+        predicted = self._predictions(starts, objective)
         variables["mean_force_predicted"] = ((*along, "time_window"), predicted)
         variables["mean_force_predicted_stderr"] = ((*along, "time_window"), np.zeros_like(predicted))
-        if isinstance(self.noise, Label):
-            variables["mean_force_formula"] = (along, formula)
-        for name in ("hessian_trace_slope", "floor_distance", "floor_alignment"):
+        for name in ("floor_distance", "floor_alignment"):
             variables[name] = (("s",), np.array([getattr(begin, name) for begin in starts]))
         if self.moved:
             moved = found["hessian_trace_slope_moved"][..., : self.moved]
@@ -224,27 +234,39 @@ class Ladder:
                 variables["hessian_trace_slope_moved_stderr"] = (along, stderr)
         return variables
 
-    def _predictions(self, starts: list[Start], objective: Objective) -> tuple[Floats, Floats]:
-        """Linear response, averaged over the measurements of each window, and the stationary formula, at every rung."""
+    def _at_each_rung(self, function: Callable[[dict[str, float]], float]) -> Floats:
+        """`function` of every rung, in the shape of the rungs."""
         rungs = self.rungs()
-        shape = tuple(len(v) for v in rungs.values())
-        predicted, formula = np.empty((len(starts), *shape, self.time_windows)), np.empty((len(starts), *shape))
-        for i, begin in enumerate(starts):
-            assert begin.response is not None
-            of_unit_noise = [self._linear_response(begin, rate) for rate in self.learning_rates]
-            for at in itertools.product(*(range(n) for n in shape)):
-                rung = {name: values[j] for (name, values), j in zip(rungs.items(), at, strict=True)}
-                noise = self.noise_at(rung)
-                scale = 1.0  # the force is proportional to T, and to σ²/B
-                if isinstance(noise, Thermal):
-                    scale = noise.temperature
-                elif isinstance(noise, Label):
-                    batch = noise.batch_size or objective.size
-                    scale = noise.strength**2 * objective.size / batch
-                    rate = rung["learning_rate"]
-                    formula[i, *at] = begin.response.formula(noise.strength, rate, self.momentum, batch)
-                predicted[i, *at] = scale * of_unit_noise[at[0]]
-        return predicted, formula
+        values = [function(dict(zip(rungs, at, strict=True))) for at in itertools.product(*rungs.values())]
+        return np.array(values).reshape([len(v) for v in rungs.values()])
+
+    def _formula(self, objective: Objective, slopes: Floats) -> Floats:
+        """−(η σ²/(4 B (1 − β))) Tr(Q ∂_t H) at each rung of label noise, for the slopes at each position."""
+
+        def of_unit_slope(rung: dict[str, float]) -> float:
+            noise = self.noise_at(rung)
+            assert isinstance(noise, Label)
+            c = noise.strength**2 / (noise.batch_size or objective.size)
+            return float(mean_force_curvature_proportional(1.0, c, rung["learning_rate"], self.momentum))
+
+        return np.multiply.outer(slopes, self._at_each_rung(of_unit_slope))
+
+    def _predictions(self, starts: list[Start], objective: Objective) -> Floats:
+        """Linear response, averaged over the measurements of each window: (s, rungs, windows)."""
+
+        def scale(rung: dict[str, float]) -> float:  # the force is proportional to T, and to σ²/B
+            noise = self.noise_at(rung)
+            if isinstance(noise, Thermal):
+                return noise.temperature
+            assert isinstance(noise, Label)
+            return noise.strength**2 * objective.size / (noise.batch_size or objective.size)
+
+        scales = self._at_each_rung(scale)[..., None]
+        found = []
+        for begin in starts:
+            of_unit_noise = np.array([self._linear_response(begin, rate) for rate in self.learning_rates])
+            found.append(scales * of_unit_noise.reshape(len(of_unit_noise), *(1 for _ in scales.shape[2:]), -1))
+        return np.array(found)
 
     def _linear_response(self, begin: Start, rate: float) -> Floats:
         """Expected force of T = 1, or of σ = 1 and the full batch, in each window."""

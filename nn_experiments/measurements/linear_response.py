@@ -214,10 +214,6 @@ class LinearResponse:
         noise = math.sqrt(2 * temperature * (1 - momentum) / learning_rate)
         return -_variances(self.stiffness + restraint, noise, learning_rate, momentum, steps) @ self.slopes
 
-    def formula(self, strength: float, learning_rate: float, momentum: float, batch_size: int) -> float:
-        """−(η σ²/(4 B (1 − β))) Tr(Q ∂_t H): stationary, small η."""
-        return -learning_rate * strength**2 / (4 * batch_size * (1 - momentum)) * self.trace_slope
-
 
 def _variances(stiffness: Floats, noise: float, learning_rate: float, momentum: float, steps: int) -> Floats:
     """⟨x²⟩ before each step of v ← β v − η (k x + noise ζ), x ← x + v, from x = v = 0: (steps, modes)."""

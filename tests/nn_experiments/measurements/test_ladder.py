@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 
 from entropy_sim.errors import UserError
+from nn_experiments.curvature import HessianOperator
 from nn_experiments.datasets import Digits
 from nn_experiments.experiment import Experiment
 from nn_experiments.measurements import _rungs
@@ -158,6 +159,9 @@ def test_label_noise_in_batches_has_controls_of_its_own() -> None:
     assert len(np.unique(control)) == control.size
     assert "mean_force_predicted" not in found
     assert "batch_size" not in found.attrs
+    loud = replace(config, strengths=(0.5,)).run(SMALL, RAY)  # the same draws, which the control does not feel
+    np.testing.assert_array_equal(loud["mean_force_control"], found["mean_force_control"])
+    assert not np.allclose(loud["mean_force"], found["mean_force"], rtol=0.1)
 
 
 def test_predictions_are_proportional_to_variance_over_batch_size(short: xr.Dataset) -> None:
@@ -181,6 +185,47 @@ def test_thermal_and_minibatch_ladders() -> None:
     assert minibatch["mean_force"].dims[1:3] == ("learning_rate", "batch_size")
     assert minibatch.attrs["control"] == "full batch of 20 samples, SGD's own steps"
     assert minibatch["mean_force_control"].dims == ("s", "learning_rate", "control_replica", "time_window")
+
+
+def test_the_full_batch_control_is_descent_in_the_hyperplane() -> None:
+    """−t·∇L before the steps θ ← θ − η (1 − t tᵀ) ∇L from the path point, with the windows and strides of SHORT."""
+    config = replace(SHORT, noise=Minibatch(), batch_sizes=(5,), strengths=(), floor=False, learning_rates=(0.02,))
+    control = config.run(SMALL, RAY)["mean_force_control"].values.ravel()
+    objective = SMALL.objective()
+    tangent = (RAY[1] - RAY[0]) / (RAY[1] - RAY[0]).norm()
+    theta, forces = RAY.mean(0), []
+    for _ in range(25):
+        gradient = objective.full_value_and_gradient(theta)[1]
+        forces.append(-float(tangent @ gradient))
+        theta = theta - 0.02 * (gradient - tangent * (tangent @ gradient))
+    expected = [np.mean(forces[5:15:4]), np.mean(forces[15:25:4])]
+    np.testing.assert_allclose(control, expected, rtol=1e-4)
+
+
+def test_without_the_floor_probes_give_the_formula() -> None:
+    """The slope at the path point along the path, against the exact one of the explicit Jacobians; H at r != 0."""
+    smaller = replace(SMALL, network=MLP(widths=(6,), activation="tanh"))
+    ray = torch.stack([0.8 * smaller.initial(0), 1.6 * smaller.initial(0)])
+    config = replace(SHORT, floor=False, probes=200, strengths=(0.1, 0.2), slope_step=1e-2)
+    found = config.run(smaller, ray)
+    slope, stderr = (float(found[f"hessian_trace_slope{kind}"][0]) for kind in ("", "_stderr"))
+    objective = smaller.objective(dtype=torch.float64)
+    point, tangent = ray.double().mean(0), (ray[1] - ray[0]).double()
+    tangent /= tangent.norm()
+    traces = []
+    for sign in (1, -1):
+        hessian = HessianOperator(objective, point + sign * 1e-2 * tangent)
+        along = float(tangent @ hessian(tangent))
+        eye = torch.eye(len(point), dtype=torch.float64)
+        traces.append(float(hessian(eye).diagonal().sum()) - along)
+    exact = (traces[0] - traces[1]) / 2e-2
+    assert stderr < 0.2 * abs(exact)
+    assert abs(slope - exact) < 4 * stderr
+    formula = found["mean_force_formula"].sel(learning_rate=0.05, label_noise=0.2).item()
+    assert formula == pytest.approx(-0.05 * 0.2**2 / (4 * 20) * slope, rel=1e-12)
+    stderr_of_formula = found["mean_force_formula_stderr"].sel(learning_rate=0.05, label_noise=0.2).item()
+    assert stderr_of_formula == pytest.approx(-formula * stderr / slope, rel=1e-9)
+    assert "mean_force_predicted" not in found
 
 
 def test_a_diverging_replica_is_flagged_and_masked() -> None:
@@ -208,6 +253,7 @@ def test_a_diverging_replica_is_flagged_and_masked() -> None:
         ({"batch_sizes": (4, 2)}, "ladder.batch_sizes: expected rising numbers"),
         ({"duration": 0.01}, "ladder.duration: expected at least a step a window"),
         ({"moved": 7}, "ladder.moved: expected 0…6"),
+        ({"probes": 1}, "ladder.probes: expected 0, or at least 2"),
         ({"slope_step": 0.0}, "ladder.slope_step: expected a positive number"),
     ],
 )
