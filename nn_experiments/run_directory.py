@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -127,6 +128,8 @@ class RunDirectory:
                 else:
                     self._measure(s, workers)
                 took[s] = time.monotonic() - began
+        with contextlib.suppress(OSError):
+            (self.out / "unfinished").rmdir()  # unless another stage's state is in it
         if took:
             each = ", ".join(f"{s} {seconds:.0f} s" for s, seconds in took.items())
             self.report(f"time: {each}; together {sum(took.values()):.0f} s on {describe(self.device)}")

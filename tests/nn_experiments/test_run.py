@@ -78,6 +78,7 @@ def test_all_stages_leave_one_valid_run(finished):
     assert tree.attrs["normalization_mode"] == "batch"
     assert run_files.config_from_file(NetworkRun, finished / "network.nc") == TINY
     assert list(tree["profile"]["path_kind"].values) == ["neb", "line"]
+    assert {p.name for p in finished.iterdir()} == {"checkpoints", "network.nc"}  # no state is left of what is done
     assert np.isfinite(tree["mean_force"]["mean_force"].values).all()
 
 
