@@ -22,7 +22,8 @@ from nn_experiments import checkpoints
 from nn_experiments.device import OnDevice, describe
 from nn_experiments.experiment import AnyExperiment, evaluate
 from nn_experiments.measurements.ladder import Ladder
-from nn_experiments.noise import AnyNoise
+from nn_experiments.measurements.mean_force import MeanForce
+from nn_experiments.noise import Thermal
 from nn_experiments.objective import Evaluation
 from nn_experiments.paths.band import Band
 from nn_experiments.paths.base import PathResult
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 State = Literal["absent", "same", "other"]
 #: Points at which the loss of the straight line is sampled for the message beside the path's.
 STRAIGHT_SAMPLES = 27
+_SYMBOLS = {"strength": "σ", "temperature": "T", "batch_size": "B"}
 #: Groups that the stage of another one writes.
 OWNERS = {"spectrum": "profile"}
 #: The `path_kind` of each path finder's paths in the profile.
@@ -268,7 +270,7 @@ class RunDirectory:
             source="nn_experiments",
             system=config.experiment.system,
             config=config,
-            noise=_in_words(config.mean_force.noise),
+            noise=_in_words(config.mean_force),
             seed=config.mean_force.seed,
             threads=1,
             device=describe(self.device),
@@ -300,11 +302,17 @@ def _variables(group: xr.Dataset) -> dict[str, tuple[Any, ...]]:
     return {str(name): (v.dims, v.values) for name, v in group.variables.items()}
 
 
-def _in_words(noise: AnyNoise) -> str:
-    """A noise and its numbers, as the `noise` attribute says it."""
-    symbols = {"strength": "σ", "temperature": "T", "batch_size": "B"}
-    given = ((symbol, getattr(noise, name, None)) for name, symbol in symbols.items())
-    return ", ".join([type(noise).__name__.lower(), *(f"{s} = {value:g}" for s, value in given if value is not None)])
+def _in_words(measurement: MeanForce | Ladder) -> str:
+    """The noise of a mean force and its numbers, as the `noise` attribute says it."""
+    noise = measurement.noise
+    numbers = {name: (getattr(noise, name, None),) for name in _SYMBOLS}
+    if isinstance(measurement, Ladder):
+        scanned = {"batch_size": measurement.batch_sizes}
+        scanned["temperature" if isinstance(noise, Thermal) else "strength"] = measurement.strengths
+        numbers |= {name: (values[0], values[-1]) for name, values in scanned.items() if values}
+    given = {_SYMBOLS[name]: dict.fromkeys(v for v in values if v is not None) for name, values in numbers.items()}
+    words = [f"{symbol} = {'…'.join(f'{v:g}' for v in values)}" for symbol, values in given.items() if values]
+    return ", ".join([type(noise).__name__.lower(), *words])
 
 
 def _recorded(path: Path) -> str | None:

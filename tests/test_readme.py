@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from entropy_sim.run_files import read_tree
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -33,3 +35,17 @@ def test_the_tree_of_the_readme_is_the_tree():
         assert names, line
         for name in names:
             assert list(ROOT.glob(name.rstrip("/"))) or list(ROOT.glob(f"*/{name.rstrip('/')}")), name
+
+
+def test_the_ladder_s_numbers_are_those_of_its_file():
+    from analysis import ladder
+
+    dataset = read_tree(ROOT / "data" / "reference" / "ladder_network.nc")["mean_force"].to_dataset()
+    limits = [ladder.extrapolate(dataset, ladder.Extrapolation(denominator=d)) for d in ("predicted", "formula")]
+    text = " ".join(README.split())
+    for found in limits:
+        assert f"{found['limit'].item():.3f} ± {(found['limit_high'] - found['limit']).item():.3f}" in text.replace(
+            "*", ""
+        )
+    assert abs(limits[0]["limit"].item() - 1) < 3 * limits[0]["limit_stderr"].item() < 0.1
+    assert abs(limits[1]["limit"].item() - 1) > 10 * limits[1]["limit_stderr"].item()

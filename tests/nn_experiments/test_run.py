@@ -14,11 +14,13 @@ import xarray as xr
 
 from entropy_sim import run_files, schema
 from entropy_sim.errors import UserError
-from nn_experiments import checkpoints
+from nn_experiments import checkpoints, run_directory
 from nn_experiments.datasets import Digits
 from nn_experiments.experiment import Experiment
 from nn_experiments.measurements import Barrier, Escape, MeanForce, Profile, Relaxation
+from nn_experiments.measurements.ladder import Ladder
 from nn_experiments.networks.resnet import ResNet
+from nn_experiments.noise import Label, Minibatch, Thermal
 from nn_experiments.paths.alignment import WeightMatching
 from nn_experiments.paths.autoneb import AutoNEB
 from nn_experiments.paths.ensemble import PathEnsemble
@@ -245,3 +247,17 @@ def test_barriers_need_no_stage_before_them(tmp_path):
     assert again is not None
     assert again["barrier"]["energy_barrier"].values[0] == tree["barrier"]["energy_barrier"].values[0]
     assert {p: p.stat().st_mtime_ns for p in kept} == kept  # what the shorter scan had done was not done again
+
+
+@pytest.mark.parametrize(
+    ("measurement", "words"),
+    [
+        (MeanForce(noise=Minibatch(32)), "minibatch, B = 32"),
+        (MeanForce(noise=Label(0.5), learning_rate=0.1), "label, σ = 0.5"),
+        (Ladder(), "label, σ = 0.1…0.8"),
+        (Ladder(batch_sizes=(16, 32)), "label, σ = 0.1…0.8, B = 16…32"),
+        (Ladder(noise=Thermal(restraint=1.0), strengths=(1e-4, 1e-3)), "thermal, T = 0.0001…0.001"),
+    ],
+)
+def test_the_noise_in_words(measurement, words):
+    assert run_directory._in_words(measurement) == words
