@@ -135,7 +135,7 @@ def test_config_takes_the_configuration_back(forces, tmp_path):
         ("plot text.nc", "text.nc: expected a netCDF4 file"),
         ("plot foreign.nc", "foreign.nc: not a valid run: attribute source: missing"),
         ("compare text.nc", "text.nc: expected a netCDF4 file"),
-        ("network learn", "expected one of train, path, profile, mean-force, relaxation, escape, barrier, all, found 'learn'"),
+        ("network learn", "escape, barrier, all, found 'learn'"),
         ("network train --training.epochs 0", "epochs: expected"),
         ("reproduce --preset slow", "'slow'"),
     ],
