@@ -305,9 +305,9 @@ def _variables(group: xr.Dataset) -> dict[str, tuple[Any, ...]]:
 def _in_words(measurement: MeanForce | Ladder) -> str:
     """The noise of a mean force and its numbers, as the `noise` attribute says it."""
     noise = measurement.noise
-    numbers = {name: (getattr(noise, name, None),) for name in _SYMBOLS}
+    numbers: dict[str, tuple[Any, ...]] = {name: (getattr(noise, name, None),) for name in _SYMBOLS}
     if isinstance(measurement, Ladder):
-        scanned = {"batch_size": measurement.batch_sizes}
+        scanned: dict[str, tuple[float, ...]] = {"batch_size": measurement.batch_sizes}
         scanned["temperature" if isinstance(noise, Thermal) else "strength"] = measurement.strengths
         numbers |= {name: (values[0], values[-1]) for name, values in scanned.items() if values}
     given = {_SYMBOLS[name]: dict.fromkeys(v for v in values if v is not None) for name, values in numbers.items()}
