@@ -1,7 +1,7 @@
-"""What barriers do: which vanishes first as training is shared, how they scale, and whether escapes are Arrhenius.
+"""What barriers do: which vanishes first as training is shared, and how they scale.
 
 The claim: as two children share more of their training (`shared_iterations` k), the energetic barrier between them
-vanishes at smaller k than the entropic one. Everything here takes a `barrier` or `escape` group of either side.
+vanishes at smaller k than the entropic one. Everything here takes a `barrier` group of either side.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import xarray as xr
 
 from analysis.agreement import number, plus_minus
 from analysis.comparisons.barrier import heights, scan_of
-from analysis.uncertainty import SIGMAS, Array
+from analysis.uncertainty import Array, straight_line
 from entropy_sim.errors import UserError, require
 
 LEVEL = 0.6827
+SIGNIFICANT = 2.0  # standard errors by which the first height must exceed 0 for the barrier to be there
 KINDS = {"energetic": "energy_barrier", "entropic": "entropic_barrier"}
 
 
@@ -79,10 +80,12 @@ def vanishing(
 
     Variables over `kind` (energetic, entropic): `crossing` (straight between the points) and `decay_crossing` (fitted
     exponential), each with `_stderr`, `_low`, `_high` (68 %), `decay_length`, and `never`, the share of resamples in
-    which it does not vanish in the scan. `lag` = crossing of the entropic − that of the energetic barrier (+ `_low`,
-    `_high`), `energetic_first`, the share of resamples in which the energetic one vanishes first. Bootstrap: runs or
-    replicas are resampled where there are at least 5, both barriers together; else heights are drawn from their
-    standard errors. The attribute `statement` says it in words, `verdict` whether 3 standard errors bear it out.
+    which it does not vanish in the scan; all NaN for a barrier that is not there at the first value (within 2 standard
+    errors of 0); and the heights, `height` (kind, scan; + `_stderr`). `lag` = crossing of the entropic − that of the
+    energetic barrier (+ `_low`, `_high`), `energetic_first`, the share of resamples in which the energetic one vanishes
+    first. Bootstrap: runs or replicas are resampled where there are at least 5, both barriers together; else heights
+    are drawn from their standard errors. The attribute `statement` says it in words, `verdict` whether 3 standard
+    errors bear it out.
     Raises UserError for a group without a scan of 3 or more values.
     """
     require(0 < fraction < 1, "fraction", "a number between 0 and 1", fraction)
@@ -97,6 +100,8 @@ def vanishing(
     for variable in KINDS.values():
         mean, stderr = heights(barrier, variable).value, np.nan_to_num(heights(barrier, variable).stderr)
         each = drawn[variable]
+        if not mean[0] > SIGNIFICANT * stderr[0]:  # nothing is there that could vanish
+            mean, each = np.full_like(mean, np.nan), np.full_like(each, np.nan)
         limit, limits = (
             (threshold, np.full(len(each), threshold)) if threshold else (fraction * mean[0], fraction * each[:, 0])
         )
@@ -131,6 +136,12 @@ def vanishing(
             name.removeprefix(f"{base}_"), ""
         )
         found[name] = ("kind", np.array(column, float), {"units": unit, "long_name": words})
+    found = found.assign_coords({scan: barrier[scan]})
+    for name, pick in (("height", "value"), ("height_stderr", "stderr")):
+        each = np.array([getattr(heights(barrier, variable), pick) for variable in KINDS.values()])
+        words = "height of the barrier" if name == "height" else "standard error of the height"
+        found[name] = (("kind", scan), each, {"units": "loss", "long_name": words})
+    found.attrs["same_threshold"] = int(threshold is not None)
     return _with_lag(found, crossings, x, scan, units, fraction, threshold, source)
 
 
@@ -151,7 +162,10 @@ def _resampled(barrier: xr.Dataset, seed: int, resamples: int) -> tuple[dict[str
     for variable in KINDS.values():
         one = heights(barrier, variable)
         drawn[variable] = one.value + np.nan_to_num(one.stderr) * random.standard_normal((resamples, len(one.value)))
-    return drawn, "heights drawn from their standard errors"
+    source = "heights drawn from their standard errors"
+    exact = [kind for kind, name in KINDS.items() if not np.nan_to_num(heights(barrier, name).stderr).any()]
+    source += f"; the {' and '.join(exact)} heights, whose error is not known, taken as exact" if exact else ""
+    return drawn, source
 
 
 def _quantiles(values: Array) -> tuple[float, float]:
@@ -190,18 +204,24 @@ def _with_lag(
     ):
         found[name] = ((), value, {"units": unit, "long_name": words})
     edge = 0.00135  # one-sided, of 3 standard errors
+    if np.isnan(lag).all() and not both.all():
+        first = np.nan
     verdict = "energetic first" if first > 1 - edge else "entropic first" if first < edge else "not determined"
     limit = f"{number(threshold)} loss" if threshold else f"{fraction:g} of the first height"
 
     def place(kind: str) -> str:
         one = found.sel(kind=kind)
         value, error = float(one["crossing"]), float(one["crossing_stderr"])
+        if np.isnan(value):
+            return f"{kind} barrier: none established at the first value"
         if np.isinf(value):
             return f"{kind} barrier still above {limit} at {scan.replace('_', ' ')} = {number(x[-1])}"
         return f"{kind} barrier falls to {limit} at {scan.replace('_', ' ')} = {plus_minus(value, error)}"
 
-    by = f", later by {number(low)} … {number(high)} (68 %)" if np.isfinite([low, high]).all() else ""
-    statement = f"{place('energetic')}; {place('entropic')}{by}; {verdict} (in {100 * first:.4g} % of resamples)"
+    by = f"; entropic − energetic {number(low)} … {number(high)} (68 %)" if np.isfinite([low, high]).all() else ""
+    statement = f"{place('energetic')}; {place('entropic')}{by}; {verdict}"
+    statement += f" (energetic first in {100 * first:.4g} % of resamples)" if np.isfinite(first) else ""
+    statement += f"; {source.partition('; ')[2]}" if "; " in source else ""
     found.attrs |= {"parameter": scan, "resampling": source, "verdict": verdict, "statement": statement}
     return found
 
@@ -216,7 +236,7 @@ def scaling(barrier: xr.Dataset, variable: str = "entropic_barrier") -> xr.Datas
     one = heights(barrier, variable)
     good = one.determined() & (one.value > 0)
     x = np.log(barrier[scan].values.astype(float)[good])
-    found = _line(x, np.log(one.value[good]), one.stderr[good] / one.value[good])
+    found = straight_line(x, np.log(one.value[good]), one.stderr[good] / one.value[good])
     names = {"exponent": "slope", "exponent_stderr": "slope_stderr"}
     names |= {n: n for n in ("chi_squared", "degrees_of_freedom")}
     result = xr.Dataset({n: ((), found[k], {"units": "1", "long_name": n}) for n, k in names.items()})
@@ -224,76 +244,3 @@ def scaling(barrier: xr.Dataset, variable: str = "entropic_barrier") -> xr.Datas
     known = np.isfinite(found["slope"])
     text = f"height ∝ {scan.replace('_', ' ')}^p with p = {words}" if known else "not determined: fewer than 2 heights"
     return result.assign_attrs(parameter=scan, variable=variable, statement=text)
-
-
-def _line(x: Array, y: Array, stderr: Array) -> dict[str, float]:
-    """Weighted straight line; NaN with fewer than two points."""
-    if len(x) < 2 or np.ptp(x) == 0:
-        nothing = ("slope", "slope_stderr", "intercept", "chi_squared")
-        return {**dict.fromkeys(nothing, np.nan), "degrees_of_freedom": 0}
-    w = stderr**-2.0
-    mean_x, mean_y = (w * x).sum() / w.sum(), (w * y).sum() / w.sum()
-    spread = (w * (x - mean_x) ** 2).sum()
-    slope = (w * (x - mean_x) * y).sum() / spread
-    chi2 = (w * (y - mean_y - slope * (x - mean_x)) ** 2).sum()
-    return {
-        "slope": float(slope),
-        "slope_stderr": float(spread**-0.5),
-        "intercept": float(mean_y - slope * mean_x),
-        "chi_squared": float(chi2),
-        "degrees_of_freedom": len(x) - 2,
-    }
-
-
-def arrhenius(escape: xr.Dataset, energy_barrier: float | None = None) -> xr.Dataset:
-    """Slope of ln τ against 1/T over an `escape` scan of the temperature, and whether it is that of an energy barrier.
-
-    With the diffusion along the path D_y taken out, ln(τ D_y): slope 0 for an entropic barrier (as T/(k ℓ²) → 0), about
-    ``ΔU − <T>`` for an energetic barrier ΔU. Variables: `slope` (+ `_stderr`, loss) of ln(τ D_y), `slope_log_time` of
-    ln τ, `chi_squared` of the straight line, and with `energy_barrier` ΔU > 0: `fraction` = slope / (ΔU − <T>)
-    (+ `_stderr`), 0 for an entropic and 1 for an energetic barrier. `verdict`: "not Arrhenius" where 1 is excluded by 3
-    standard errors and less than half is left, "Arrhenius" where 0 is and more than half is left; else not determined.
-    Without ΔU: whether the slope is 0. Raises UserError for a scan of something else, or without the times' errors.
-    """
-    scan = scan_of(escape, "rate")
-    if scan != "temperature" or escape.sizes["temperature"] < 2:
-        raise UserError(f"escape: expected a scan of two or more temperatures, found {scan or 'no scan'}")
-    require(energy_barrier is None or energy_barrier > 0, "energy_barrier", "a positive height", energy_barrier)
-    temperature = escape["temperature"].values.astype(float)
-    time = escape["mean_first_passage_time"].values.astype(float)
-    stderr = escape["mean_first_passage_time_stderr"].values.astype(float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log, error = np.log(time), stderr / time
-    along = escape["diffusion_along_path"].values if "diffusion_along_path" in escape else temperature
-    good = np.isfinite(log) & np.isfinite(error) & (error > 0) & np.isfinite(along)
-    inverse = 1 / temperature[good]
-    scaled = _line(inverse, log[good] + np.log(along[good]), error[good])
-    plain = _line(inverse, log[good], error[good])
-    variables = {
-        "slope": (scaled["slope"], "loss", "slope of ln(τ D) against 1/T"),
-        "slope_stderr": (scaled["slope_stderr"], "loss", "standard error of the slope of ln(τ D) against 1/T"),
-        "slope_log_time": (plain["slope"], "loss", "slope of ln τ against 1/T"),
-        "slope_log_time_stderr": (plain["slope_stderr"], "loss", "standard error of the slope of ln τ against 1/T"),
-        "intercept": (scaled["intercept"], "1", "ln(τ D) at infinite temperature"),
-        "chi_squared": (scaled["chi_squared"], "1", "χ² of the straight line in ln(τ D)"),
-        "degrees_of_freedom": (scaled["degrees_of_freedom"], "1", "degrees of freedom"),
-    }
-    slope, slope_stderr = scaled["slope"], scaled["slope_stderr"]
-    words = f"ln(τ D) has slope {plus_minus(slope, slope_stderr)} in 1/T"
-    if energy_barrier is None or not np.isfinite(slope):
-        known = np.isfinite(slope)
-        zero = known and abs(slope) <= SIGMAS * slope_stderr
-        verdict = "not determined" if not known else "no slope" if zero else "a slope"
-    else:
-        expected = energy_barrier - float(np.average(temperature[good], weights=error[good] ** -2.0))
-        fraction, spread = slope / expected, abs(slope_stderr / expected)
-        variables["fraction"] = (fraction, "1", "slope / that of the energetic barrier")
-        variables["fraction_stderr"] = (spread, "1", "standard error of the fraction")
-        verdict = "not determined"
-        if 1 - fraction > SIGMAS * spread and fraction < 0.5:
-            verdict = "not Arrhenius"
-        elif fraction > SIGMAS * spread and fraction > 0.5:
-            verdict = "Arrhenius"
-        words += f", {plus_minus(fraction, spread)} of the {number(expected)} of an energy barrier of that height"
-    data = {n: ((), v, {"units": u, "long_name": t}) for n, (v, u, t) in variables.items()}
-    return xr.Dataset(data, attrs={"verdict": verdict, "statement": f"{verdict}: {words}"})

@@ -37,13 +37,12 @@ import numpy as np
 import tyro
 import xarray as xr
 
-from analysis import agreement, comparisons, criteria, ladder, predict, predict_simulation, runs, summaries
+from analysis import agreement, comparisons, one_run, runs, summaries
 from analysis.agreement import Row
-from analysis.comparisons._pair import SAME_LENGTH
 from analysis.runs import Run
 from analysis.uncertainty import SIGMAS
 from entropy_sim.errors import UserError, require
-from entropy_sim.run_files import config_hash, output_state, provenance, write_tree
+from entropy_sim.run_files import output_state, provenance, write_tree
 
 
 @dataclass(frozen=True)
@@ -103,11 +102,12 @@ def compare(
     groups: dict[str, xr.Dataset] = {}
     rows: list[Row] = []
     if network is not None:
-        _network(network, simulations, groups, rows)
-    for label, tree in _with_profiles(simulations):
-        _simulation(label, tree, groups, rows)
-    for label, tree in [*([("network", network)] if network is not None else []), *simulations, *others]:
-        found, new = comparisons.barrier.scans(label, tree)
+        one_run.network(network, simulations, groups, rows)
+    for label, tree in one_run.with_profiles(simulations):
+        one_run.simulation(label, tree, groups, rows)
+    everything = [*([("network", network)] if network is not None else []), *simulations, *others]
+    for label, tree in everything:
+        found, new = comparisons.barrier.scans(label, tree, one_run.with_related(tree, everything))
         groups |= found
         rows += new
     for a, b, measurements in _pairs(simulations, network, others, alignment):
@@ -122,7 +122,7 @@ def compare(
             "two of them share, found none"
         )
     groups["table"] = agreement.as_dataset(rows)
-    trees = [*simulations, *others, *([("network", network)] if network is not None else [])]
+    trees = [*everything[1:], everything[0]] if network is not None else everything
     config = {
         "type": "Comparison",
         "sigmas": SIGMAS,
@@ -158,30 +158,8 @@ def _pairs(
     for label, tree in simulations:
         if alignment != comparisons.Alignment():
             yield ("network", network), (label, tree), everything
-        elif _is_twin(tree, network, length):
+        elif one_run.is_twin(tree, network, length):
             yield ("network", network), (label, tree), tuple(m for m in everything if m != "profile")
-
-
-def _with_profiles(simulations: Sequence[Run]) -> list[Run]:
-    """Simulations without a profile take that of another one with the same landscape, noise and dynamics, or that which
-    their configuration implies."""
-
-    def nouns(tree: xr.DataTree) -> list[Any]:
-        config = summaries.configuration(tree.attrs)
-        config = config if isinstance(config, dict) else {}
-        return [config.get(name) for name in ("landscape", "noise", "dynamics")]
-
-    profiles = [(nouns(tree), tree) for _, tree in simulations if "profile" in tree.children]
-    result = []
-    for label, tree in simulations:
-        same = [t for n, t in profiles if n == nouns(tree) and None not in n]
-        if "profile" not in tree.children and same:
-            tree = tree.copy()
-            tree["profile"] = same[0]["profile"].copy()
-        elif {"mean_force", "stationary", "relaxation"} & set(tree.children):
-            tree = predict_simulation.with_profile(tree)
-        result.append((label, tree))
-    return result
 
 
 def _storable(dataset: xr.Dataset) -> xr.Dataset:
@@ -189,147 +167,6 @@ def _storable(dataset: xr.Dataset) -> xr.Dataset:
     result = dataset.copy()
     result.attrs = {k: int(v) if isinstance(v, (bool, np.bool_)) else v for k, v in dataset.attrs.items()}
     return result
-
-
-# --- one run --------------------------------------------------------------------------------------------------------
-
-
-def _simulation(label: str, tree: xr.DataTree, groups: dict[str, xr.Dataset], rows: list[Row]) -> None:
-    profile, force, relaxed, density = (
-        summaries.measurement(tree, name) for name in ("profile", "mean_force", "relaxation", "stationary")
-    )
-    length = summaries.arc_length(tree)
-    if profile is not None:
-        groups[f"profile/{label}"] = profile
-    if force is not None:
-        predictions = None
-        try:
-            predictions = predict_simulation.predict_simulation(tree, force["s"].values)
-        except UserError as error:
-            rows.append(_not_determined(label, "mean_force", str(error)))
-        result, new = comparisons.mean_force.against_theory(label, force, predictions, exact=True, quantity="force")
-        rows += new
-        groups[f"mean_force/{label}"] = result
-        if length is not None:
-            potential, new = comparisons.effective_potential.against_theory(
-                label, result, length, quantity="force", profile=profile
-            )
-            rows += new
-            if potential is not None:
-                groups[f"effective_potential/{label}"] = potential
-    if density is not None:
-        try:
-            predicted = predict_simulation.predict_stationary(tree, density["s"].values)
-            groups[f"stationary/{label}"], new = comparisons.stationary.against_theory(label, density, predicted)
-            rows += new
-        except UserError as error:
-            groups[f"stationary/{label}"] = density
-            rows.append(_not_determined(label, "stationary", str(error)))
-    if relaxed is not None:
-        positions = None
-        try:
-            positions = predict_simulation.predict_relaxation(tree, relaxed["start"].values, relaxed["time"].values)
-        except UserError as error:
-            rows.append(_not_determined(label, "relaxation", str(error)))
-        groups[f"relaxation/{label}"], new = comparisons.relaxation.against_theory(label, relaxed, predicted=positions)
-        rows += new
-
-
-def _network(network: xr.DataTree, simulations: Sequence[Run], groups: dict[str, xr.Dataset], rows: list[Row]) -> None:
-    label = "network"
-    profile, relaxed, path = (summaries.measurement(network, name) for name in ("profile", "relaxation", "path"))
-    force = None if ladder.is_ladder(network) else summaries.measurement(network, "mean_force")
-    if ladder.is_ladder(network):
-        limits, lines = comparisons.mean_force.ladder_limits(label, network["mean_force"].to_dataset())
-        groups |= limits
-        rows += lines
-    length = summaries.arc_length(network)
-    twins = {n: t for n, t in simulations if _is_twin(t, network, length)}
-    if profile is not None:
-        groups[f"profile/{label}"] = profile
-        rows += [criteria.path_is_flat(label, profile, path), criteria.curvature_rises(label, profile)]
-    if force is not None:
-        predictions = _predictions(network, profile, force, twins, length, rows)
-        result, new = comparisons.mean_force.against_theory(label, force, predictions, exact=False)
-        groups[f"mean_force/{label}"] = result
-        rows += criteria.force_confines(label, result)
-        rows += new
-        heating = criteria.heating_identity(label, force)
-        rows += [heating] if heating is not None else []
-        if length is not None:
-            potential, new = comparisons.effective_potential.against_theory(label, result, length)
-            rows += new
-            if potential is not None:
-                groups[f"effective_potential/{label}"] = potential
-    if relaxed is not None:
-        others = {n: d for n, t in twins.items() if (d := summaries.measurement(t, "relaxation")) is not None}
-        groups[f"relaxation/{label}"], new = comparisons.relaxation.against_theory(label, relaxed, others)
-        rows += criteria.replicas_return(label, groups[f"relaxation/{label}"]) + new
-
-
-def _predictions(
-    network: xr.DataTree,
-    profile: xr.Dataset | None,
-    force: xr.Dataset,
-    twins: dict[str, xr.DataTree],
-    length: float | None,
-    rows: list[Row],
-) -> xr.Dataset | None:
-    """All forms there are data for, on the force's s; a row for what is missing."""
-    s = force["s"].values
-    found: list[xr.Dataset] = []
-    rate = summaries.setting("learning_rate", force, network.attrs)
-    if profile is None or length is None or rate is None:
-        lacking = [n for n, v in (("profile", profile), ("arc_length", length), ("learning_rate", rate)) if v is None]
-        rows.append(_not_determined("network", "mean_force", f"no prediction without {', '.join(lacking)}"))
-    else:
-        try:
-            found.append(
-                predict.predict_network(
-                    profile,
-                    arc_length=length,
-                    learning_rate=rate,
-                    momentum=summaries.setting("momentum", force, network.attrs) or 0.0,
-                    noise_factor=_noise_factor(network, profile, force),
-                    s=s,
-                )
-            )
-        except UserError as error:
-            rows.append(_not_determined("network", "mean_force", str(error)))
-    forms = [str(f) for f in found[0]["form"].values] if found else []
-    known = predict.estimate(found[0], predict.FINITE_RATE) if predict.FINITE_RATE in forms else None
-    for label, twin in twins.items():
-        simulated = summaries.measurement(twin, "mean_force")
-        if simulated is not None:
-            found.append(comparisons.mean_force.simulated_form(label, simulated, s, known))
-    if not found:
-        return None
-    return xr.concat(found, "form", data_vars="minimal", join="override", combine_attrs="override")
-
-
-def _noise_factor(network: xr.DataTree, profile: xr.Dataset, force: xr.Dataset) -> float:
-    """C of the dynamics over C of the profile: the inverse ratio of their batch sizes (1 if either is not told)."""
-    ours = summaries.setting("batch_size", force, network.attrs)
-    measured = summaries.setting("batch_size", profile, network.attrs)
-    return measured / ours if ours and measured else 1.0
-
-
-def _is_twin(tree: xr.DataTree, network: xr.DataTree, length: float | None) -> bool:
-    """On a path of the network's length, and, where it says whose twin it is, made from this network's profile."""
-    if not _same_length(summaries.arc_length(tree), length):
-        return False
-    config = network["profile"].attrs.get("config") if "profile" in network.children else None
-    if "twin_of" not in tree.attrs or config is None:
-        return True
-    return str(tree.attrs["twin_of"]) == config_hash(config)
-
-
-def _same_length(a: float | None, b: float | None) -> bool:
-    return a is not None and b is not None and abs(a - b) <= SAME_LENGTH * b
-
-
-def _not_determined(label: str, measurement: str, reason: str) -> Row:
-    return Row(label, measurement, "prediction", "formula", "not determined", f"not determined: {reason}")
 
 
 def main(arguments: Sequence[str], prog: str = "python -m analysis.compare") -> None:

@@ -204,6 +204,26 @@ def _far_z(chi2: float, freedom: int) -> float:
     return float(z)
 
 
+def straight_line(x: Array, y: Array, stderr: Array) -> dict[str, float]:
+    """Weighted straight line through y (n,): slope (+ _stderr), intercept, chi_squared, degrees_of_freedom; NaN with
+    fewer than two points."""
+    if len(x) < 2 or np.ptp(x) == 0:
+        nothing = ("slope", "slope_stderr", "intercept", "chi_squared")
+        return {**dict.fromkeys(nothing, np.nan), "degrees_of_freedom": 0}
+    w = stderr**-2.0
+    mean_x, mean_y = (w * x).sum() / w.sum(), (w * y).sum() / w.sum()
+    spread = (w * (x - mean_x) ** 2).sum()
+    slope = (w * (x - mean_x) * y).sum() / spread
+    chi2 = (w * (y - mean_y - slope * (x - mean_x)) ** 2).sum()
+    return {
+        "slope": float(slope),
+        "slope_stderr": float(spread**-0.5),
+        "intercept": float(mean_y - slope * mean_x),
+        "chi_squared": float(chi2),
+        "degrees_of_freedom": len(x) - 2,
+    }
+
+
 #: Largest factor from 1 that the one-standard-error interval of a ratio may reach in an agreement.
 CLOSE = 2.0
 

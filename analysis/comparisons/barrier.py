@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from analysis.agreement import Row
+from analysis.agreement import Row, formula_row
 from analysis.comparisons._pair import SAME_PLACE, Alignment, onto, pair
 from analysis.uncertainty import Array, Estimate
 from entropy_sim.errors import UserError, require
@@ -95,28 +96,63 @@ def between(
     )
 
 
-def scans(label: str, tree: xr.DataTree) -> tuple[dict[str, xr.Dataset], list[Row]]:
+def against_theory(label: str, dataset: xr.Dataset) -> tuple[xr.Dataset | None, list[Row]]:
+    """The entropic heights against the exact ones, which the simulator stores beside them, as the dataset of
+    `_pair.pair` (first: measured, second: exact); nothing where there are none. What the quadrature on the run's places
+    does to the exact height, `quadrature_error`, is added to it: both are integrals by the same rule."""
+    if "entropic_barrier_exact" not in dataset:
+        return None, []
+    scan = scan_of(dataset, "entropic_barrier")
+    expected = dataset["entropic_barrier_exact"]
+    if "quadrature_error" in dataset:
+        expected = expected + dataset["quadrature_error"]
+    over = [d for d in expected.dims if d != scan]
+    value = np.atleast_1d(expected.mean(over).values)
+    exactly, measured = Estimate.independent(value, np.zeros(len(value))), heights(dataset, "entropic_barrier")
+    line, _, _ = formula_row(label, "barrier", "entropic barrier, exact", measured, exactly, exact=True)
+    coordinate = xr.DataArray([0], dims="point", attrs={"units": "1", "long_name": "setting"})
+    coordinate = coordinate if scan is None else dataset[scan]
+    found = pair(
+        (measured, exactly),
+        {str(coordinate.dims[0]): coordinate},
+        units="loss",
+        long_name="entropic barrier",
+        alignment=Alignment(),
+        attrs={"first": "measured", "second": "exact, by the same quadrature"},
+    )
+    return found, [line]
+
+
+def scans(label: str, tree: xr.DataTree, related: xr.DataTree | None = None) -> tuple[dict[str, xr.Dataset], list[Row]]:
     """What one run's scans say by themselves (`analysis.barriers`): which barrier vanishes first as training is shared,
-    how the entropic one scales with another parameter, whether escapes are Arrhenius. Results, without a verdict."""
-    from analysis import barriers  # which reads heights by this module
+    how the entropic one scales with another parameter, whether escapes are Arrhenius: results, without a verdict; and
+    whether entropic heights are the exact ones, where these are known. related: the run with a profile or barriers of
+    other runs on the same landscape, which tell what had to be climbed."""
+    from analysis import arrhenius, barriers  # which read heights by this module
 
     groups: dict[str, xr.Dataset] = {}
     rows: list[Row] = []
 
-    def add(name: str, quantity: str, measurement: str, compute: Callable[[xr.Dataset], xr.Dataset]) -> None:
+    def add(name: str, quantity: str, measurement: str, compute: Callable[[], xr.Dataset]) -> None:
         try:
-            found = compute(tree[measurement].to_dataset())
+            found = compute()
         except UserError as error:
             rows.append(Row(label, measurement, quantity, "result", "not determined", f"not determined: {error}"))
             return
         groups[f"{name}/{label}"] = found
         rows.append(Row(label, measurement, quantity, "result", "", str(found.attrs["statement"])))
 
-    if "barrier" in tree.children and (scan := scan_of(tree["barrier"].to_dataset(), "entropic_barrier")) is not None:
+    if "barrier" in tree.children:
+        measured = tree["barrier"].to_dataset()
+        exact, lines = against_theory(label, measured)
+        groups |= {} if exact is None else {f"barrier/{label}": exact}
+        rows += lines
+        scan = scan_of(measured, "entropic_barrier")
         if scan == "shared_iterations":
-            add("vanishing", "which barrier vanishes first", "barrier", barriers.vanishing)
-        else:
-            add("scaling", f"entropic barrier against {scan.replace('_', ' ')}", "barrier", barriers.scaling)
+            add("vanishing", "which barrier vanishes first", "barrier", partial(barriers.vanishing, measured))
+        elif scan is not None:
+            words = f"entropic barrier against {scan.replace('_', ' ')}"
+            add("scaling", words, "barrier", partial(barriers.scaling, measured))
     if "escape" in tree.children and "temperature" in tree["escape"].dims:
-        add("arrhenius", "escape times against 1/T", "escape", barriers.arrhenius)
+        add("arrhenius", "escape times against 1/T", "escape", partial(arrhenius.of_run, related or tree))
     return groups, rows

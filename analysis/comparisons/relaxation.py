@@ -29,6 +29,9 @@ def against_theory(
     (form, start, time), against which the mean positions at the last time are held."""
     result = summaries.relaxation(dataset)
     result = result.merge(_ends(dataset), combine_attrs="override")
+    for name in ("position_null", "position_null_stderr"):
+        if name in dataset:
+            result[name] = dataset[name]
     rows = []
     if predicted is not None:
         last = result.sel(control=0).isel(time=-1)

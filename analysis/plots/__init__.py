@@ -9,9 +9,11 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from analysis import barriers
 from analysis.ladder import extrapolate, is_ladder
 from analysis.plots._style import save
 from analysis.plots.barrier import plot_barrier
@@ -26,11 +28,14 @@ from analysis.plots.mean_force import (
     plot_mean_force_windows,
 )
 from analysis.plots.overview import OVERVIEW_GROUPS, plot_overview
-from analysis.plots.path import plot_path
+from analysis.plots.path import plot_path, plot_path_convergence
 from analysis.plots.profile import PANELS, plot_profile
 from analysis.plots.relaxation import plot_relaxation
+from analysis.plots.spectrum import plot_spectrum
 from analysis.plots.stability import plot_stability
 from analysis.plots.stationary import plot_stationary
+from analysis.plots.vanishing import plot_vanishing
+from analysis.runs import over_runs
 from analysis.stability import edge_of_stability
 from entropy_sim.errors import UserError
 
@@ -51,11 +56,14 @@ __all__ = [
     "plot_mean_force_windows",
     "plot_overview",
     "plot_path",
+    "plot_path_convergence",
     "plot_profile",
     "plot_relaxation",
     "plot_relaxation_between",
+    "plot_spectrum",
     "plot_stability",
     "plot_stationary",
+    "plot_vanishing",
     "save",
 ]
 
@@ -112,7 +120,7 @@ def _with_theory(tree: xr.DataTree) -> xr.DataTree:
             elif name == "stationary" and set(ds.dims) == {"s"}:
                 form = predict.predict_stationary(exact, ds["s"].values)
                 result[name] = stationary.against_theory("", ds, form)[0]
-            elif name == "relaxation" and set(ds.dims) <= {"control", "start", "replica", "time"}:
+            elif name == "relaxation" and set(ds.dims) <= {"control", "start", "replica", "time", "form"}:
                 form = predict.predict_relaxation(exact, ds["start"].values, ds["time"].values)
                 result[name] = relaxation.against_theory("", ds, predicted=form)[0]
         except UserError:
@@ -149,7 +157,7 @@ def _group(name: str, ds: xr.Dataset, suffix: str) -> Iterator[tuple[str, Axes]]
         yield f"{name}{suffix}", plot_ladder(ds)
     elif name == "effective_potential":
         yield f"effective_potential{suffix}", plot_effective_potential(ds)
-    elif name == "relaxation" and set(ds.dims) <= {"control", "start", "replica", "time"}:
+    elif name == "relaxation" and set(ds.dims) <= {"control", "start", "replica", "time", "form"}:
         yield f"relaxation{suffix}", plot_relaxation(ds)
     elif name == "stationary" and set(ds.dims) <= {"s", "form"}:
         for variable in ("density", "free_energy"):
@@ -159,10 +167,21 @@ def _group(name: str, ds: xr.Dataset, suffix: str) -> Iterator[tuple[str, Axes]]
         yield f"escape{suffix}", plot_escape(ds)
         if scanned(ds):
             yield f"escape_times{suffix}", plot_escape_times(ds)
+    elif name == "barrier" and "first" in ds:  # of a comparison: against the exact heights
+        yield f"barrier{suffix}", plot_between(ds, names=("measured", "exact"))
     elif name == "barrier" and scanned(ds):
         yield f"barrier{suffix}", plot_barrier(ds)
+        with contextlib.suppress(UserError):
+            if scanned(ds) == "shared_iterations":
+                yield f"vanishing{suffix}", plot_vanishing(barriers.vanishing(ds))
+    elif name == "vanishing" and "height" in ds:
+        yield f"vanishing{suffix}", plot_vanishing(ds)
+    elif name == "spectrum" and "density" in ds:
+        yield f"spectrum{suffix}", plot_spectrum(over_runs("spectrum", ds))
     elif name == "path" and "loss_between" in ds and ds["loss_between"].ndim == 1 and not _given_and_flat(ds):
         yield "path", plot_path(ds)
+        if np.size(ds.attrs.get("highest_loss_per_cycle", [])) > 1:
+            yield "path_convergence", plot_path_convergence(ds)
 
 
 def _given_and_flat(path: xr.Dataset) -> bool:

@@ -36,7 +36,7 @@ def plot_escape(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
             scale = 1.0 if unit is None else float(one["diffusion_along_path"])
             time, share = one["survival_time"].values * scale, one["survival"].values
             stderr = one["survival_stderr"].values
-            name = "simulated (± 1 s.e.)" if scan is None else f"{scan.replace('_', ' ')} {float(one[scan]):.3g}"
+            name = "measured (± 1 s.e.)" if scan is None else f"{scan.replace('_', ' ')} {float(one[scan]):.3g}"
             left = np.where(share > 0, share, np.nan)
             ax.step(time, left, where="post", color=colour, label=name, zorder=3)
             band = np.where(share > 0, share - stderr, np.nan), np.where(share > 0, share + stderr, np.nan)
@@ -110,7 +110,7 @@ def plot_escape_times(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
             fmt="o",
             color="black",
             capsize=2.5,
-            label="simulated (± 1 s.e.)",
+            label="measured (± 1 s.e.)",
             zorder=5,
         )
         if x.size > 1 and x.max() > 8 * x.min():

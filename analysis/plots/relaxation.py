@@ -13,8 +13,9 @@ _MOST_REPLICAS = 8  # thin lines of single replicas are drawn up to this many
 
 
 def plot_relaxation(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """Mean position (± 1 s.e.) from each start, the noise-free control dashed: a `relaxation` group of a run, whose
-    single replicas are thin lines, or of a comparison."""
+    """Mean position (± 1 s.e.) from each start, the noise-free control dashed and the null control (what the
+    projection alone does to s) dotted: a `relaxation` group of a run, whose single replicas are thin lines, or of a
+    comparison."""
     with _style.style():
         ax = _style.axes(ax, height=4.2)
         summary = ds if "displacement" in ds else summaries.relaxation(ds)
@@ -24,6 +25,14 @@ def plot_relaxation(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
             noisy = ds["position"].sel(control=0) if "control" in ds["position"].dims else ds["position"]
             for i in range(ds.sizes["start"]):
                 ax.plot(time, noisy.isel(start=i).transpose("time", "replica"), color=colours[i], lw=0.5, alpha=0.5)
+        null = ds.get("position_null")
+        for i in range(ds.sizes["start"] if null is not None and null.ndim == 2 else 0):
+            text = "projection alone (null control)" if i == 0 else "_"
+            value = null.transpose("start", "time").values[i]
+            error = (
+                ds["position_null_stderr"].transpose("start", "time").values[i] if "position_null_stderr" in ds else 0
+            )
+            _style.band(ax, time, value, error + 0 * value, color="0.45", linestyle=":", linewidth=1.4, label=text)
         if "position_predicted" in summary:
             for i in range(summary.sizes["start"]):
                 lines = summary["position_predicted"].isel(start=i).transpose("time", "form")

@@ -20,7 +20,7 @@ def plot_stationary(ds: xr.Dataset, variable: str = "density", ax: Axes | None =
         s, value = ds["s"].values, ds[variable].values
         stderr = ds[f"{variable}_stderr"].values if f"{variable}_stderr" in ds else None
         ax.errorbar(
-            s, value, stderr, fmt="o", color="black", markersize=3.5, capsize=2, label="simulated (± 1 s.e.)", zorder=5
+            s, value, stderr, fmt="o", color="black", markersize=3.5, capsize=2, label="measured (± 1 s.e.)", zorder=5
         )
         if f"{variable}_predicted" in ds:
             for i, form in enumerate(map(str, ds["form"].values)):

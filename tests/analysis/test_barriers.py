@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import xarray as xr
 
-from analysis.barriers import arrhenius, decay_below, first_below, scaling, vanishing
-from entropy_sim import Channel, Escape, Overdamped, Thermal, schema
+from analysis.barriers import decay_below, first_below, scaling, vanishing
+from entropy_sim import BarrierHeights, Channel, Overdamped, Thermal, schema
 from entropy_sim.errors import UserError
 from entropy_sim.scan import Scan
+from tests.analysis.test_arrhenius import times
 
 K = np.array([0.0, 50, 100, 200, 400, 800, 1600])
 
@@ -88,6 +88,45 @@ def test_bad_scans_are_one_line():
     assert nothing.attrs["verdict"] == "not determined"
 
 
+def test_a_barrier_that_is_not_there_cannot_vanish():
+    """An entropic height of 0.01 ± 0.02 at the first value does not fall to a tenth of itself at once."""
+    found = vanishing(
+        shared(sizes=(1.0, 1e-9), error=0.02).assign(entropic_barrier_stderr=shared()["energy_barrier_stderr"])
+    )
+    assert np.isnan(found["crossing"].sel(kind="entropic"))
+    assert np.isfinite(found["crossing"].sel(kind="energetic"))
+    assert found.attrs["verdict"] == "not determined"
+    assert "entropic barrier: none established at the first value" in found.attrs["statement"]
+
+
+def test_heights_without_an_error_are_said_to_be_taken_as_exact():
+    found = vanishing(shared().drop_vars("energy_barrier_stderr"))
+    assert found.attrs["statement"].endswith("the energetic heights, whose error is not known, taken as exact")
+    assert "taken as exact" not in vanishing(shared()).attrs["statement"]
+
+
+def test_the_simulator_s_scan_of_barriers_is_held_against_the_exact_heights(tmp_path):
+    """Its file also holds the scanned mean force, which no comparison of one setting can use. A wrong height, 5 % too
+    large, is rejected at 5 standard errors."""
+    from analysis import agreement
+    from analysis.compare import compare
+    from analysis.comparisons.barrier import against_theory
+
+    tree = BarrierHeights(
+        Channel(), Thermal(), Overdamped(step=2e-3), points=17, replicas=4, walkers=64, burn_in=4.0, duration=20.0,
+        scan=Scan("temperature", (0.05, 0.1)),
+    ).run(threads=1)  # fmt: skip
+    rows = agreement.rows(compare([("sim", tree)])["table"].to_dataset())
+    assert {r.quantity: r.verdict for r in rows}["entropic barrier, exact"] == "agrees"
+    assert all("select one" not in r.statement for r in rows)
+    wrong = tree["barrier"].to_dataset()
+    found, (line,) = against_theory("sim", wrong.assign(entropic_barrier=1.05 * wrong["entropic_barrier"]))
+    assert line.verdict == "disagrees"
+    assert line.z > 5
+    assert found is not None
+    assert float(found["overall_z"]) == pytest.approx(line.z)
+
+
 def test_exponents_of_known_power_laws():
     x = np.array([1.0, 2, 4, 8])
     ds = schema.make(
@@ -105,49 +144,6 @@ def test_exponents_of_known_power_laws():
         0.1 / np.sqrt((np.log(x) - np.log(x).mean()) @ np.log(x))
     )
     assert float(scaling(ds, "energy_barrier")["exponent"]) == pytest.approx(0, abs=1e-12)
-
-
-def times(slope, temperatures=(0.05, 0.1, 0.2), error=0.05, seed=0):
-    """τ D = exp(slope / T), D = T."""
-    t = np.array(temperatures)
-    tau = np.exp(slope / t) / t * np.exp(error * np.random.default_rng(seed).standard_normal(len(t)))
-    axis, units = ("temperature",), {"units": "loss"}
-    return xr.Dataset(
-        {
-            "rate": (axis, 1 / tau),
-            "mean_first_passage_time": (axis, tau),
-            "mean_first_passage_time_stderr": (axis, error * tau),
-            "diffusion_along_path": (axis, t),
-        },
-        {"temperature": (axis, t, units)},
-    )
-
-
-def test_an_entropic_escape_is_not_arrhenius_and_an_energetic_one_is():
-    flat, steep = arrhenius(times(0.0), 0.5), arrhenius(times(0.4), 0.5)
-    assert flat.attrs["verdict"] == "not Arrhenius"
-    assert abs(float(flat["slope"])) < 3 * float(flat["slope_stderr"])
-    assert steep.attrs["verdict"] == "Arrhenius"
-    assert float(steep["slope"]) == pytest.approx(0.4, abs=3 * float(steep["slope_stderr"]))
-    assert arrhenius(times(0.0, error=5.0), 0.5).attrs["verdict"] == "not determined"
-    assert arrhenius(times(0.0)).attrs["verdict"] == "no slope"
-    with pytest.raises(UserError, match="expected a scan of two or more temperatures, found no scan"):
-        arrhenius(times(0.0).isel(temperature=0))
-
-
-@pytest.mark.slow
-def test_the_simulator_s_escapes_over_an_entropic_barrier_are_not_arrhenius():
-    """A flat channel that stiffens 16-fold in 4 directions, three temperatures: the slope is that of no barrier, and 3
-    standard errors away from that of an energetic one of the same height at the middle temperature."""
-    channel = Channel(transverse_directions=4)
-    temperatures = (0.02, 0.04, 0.08)
-    run = Escape(
-        channel, Thermal(), Overdamped(step=2e-3), replicas=400, duration=2000.0, scan=Scan("temperature", temperatures)
-    ).run(threads=2)
-    height = 0.04 / 2 * float(np.log(channel.curvature([0.5]) / channel.curvature([0.0])).sum())
-    found = arrhenius(run["escape"].to_dataset(), height + 0.04)
-    assert found.attrs["verdict"] == "not Arrhenius"
-    assert abs(float(found["fraction"])) < 0.15
 
 
 def test_scans_are_lines_of_a_comparison(channel):

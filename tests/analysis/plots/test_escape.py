@@ -53,7 +53,7 @@ def test_the_drawn_numbers_are_the_data():
     ax = plots.plot_escape(ds)
     drawn = lines(ax)
     share = ds["survival"].values
-    np.testing.assert_array_equal(drawn["simulated (± 1 s.e.)"].get_ydata(), np.where(share > 0, share, np.nan))
+    np.testing.assert_array_equal(drawn["measured (± 1 s.e.)"].get_ydata(), np.where(share > 0, share, np.nan))
     fitted = drawn["mean, reduced dynamics 2"]
     assert list(fitted.get_xdata()) == [2.0, 2.0]
     dashed = next(line for line in ax.get_lines() if line.get_linestyle() == "--" and len(line.get_xdata()) > 1)
@@ -95,7 +95,7 @@ def test_times_of_a_scan_beside_the_reduced_ones():
     ds = scan()
     ax = plots.plot_escape_times(ds)
     np.testing.assert_allclose(lines(ax)["reduced dynamics"].get_ydata(), 1.0)
-    points = next(c for c in ax.containers if c.get_label().startswith("simulated"))
+    points = next(c for c in ax.containers if c.get_label().startswith("measured"))
     np.testing.assert_allclose(points[0].get_ydata(), ds["mean_first_passage_time"] * ds["diffusion_along_path"])
     assert ax.get_ylabel() == "mean first-passage time\n× diffusion [parameter²]"
     assert ax.get_xlabel() == "temperature [loss]"

@@ -1,0 +1,211 @@
+"""One run held against theory, and a network's run against its twins: the groups and the lines of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import xarray as xr
+
+from analysis import comparisons, criteria, ladder, predict, predict_simulation, summaries
+from analysis.agreement import Row
+from analysis.comparisons._pair import SAME_LENGTH
+from analysis.runs import Run
+from entropy_sim.errors import UserError
+from entropy_sim.run_files import config_hash
+from entropy_sim.schema import GROUPS
+
+
+def with_profiles(simulations: Sequence[Run]) -> list[Run]:
+    """Simulations without a profile take that of another one with the same landscape, noise and dynamics, or that which
+    their configuration implies."""
+
+    def nouns(tree: xr.DataTree) -> list[Any]:
+        config = summaries.configuration(tree.attrs)
+        config = config if isinstance(config, dict) else {}
+        return [config.get(name) for name in ("landscape", "noise", "dynamics")]
+
+    profiles = [(nouns(tree), tree) for _, tree in simulations if "profile" in tree.children]
+    result = []
+    for label, tree in simulations:
+        same = [t for n, t in profiles if n == nouns(tree) and None not in n]
+        if "profile" not in tree.children and same:
+            tree = tree.copy()
+            tree["profile"] = same[0]["profile"].copy()
+        elif any(n in tree.children and not _scanned(tree[n]) for n in ("mean_force", "stationary", "relaxation")):
+            tree = predict_simulation.with_profile(tree)
+        result.append((label, tree))
+    return result
+
+
+def _scanned(node: xr.DataTree) -> bool:
+    """Whether a group holds several values of a setting, so that the configuration's own value is none of it."""
+    return any(node.sizes.get(d, 1) > 1 for d in GROUPS[str(node.name)].extra_dims if d not in ("control", "run"))
+
+
+def with_related(tree: xr.DataTree, runs: Sequence[Run]) -> xr.DataTree:
+    """A run of escapes with what tells the barrier that they climb, where it has none itself: the profile that its
+    configuration implies, else the profile, and the barriers, of another run on the same landscape."""
+    if "escape" not in tree.children:
+        return tree
+    result = predict_simulation.with_profile(tree).copy()
+    landscape = _landscape(tree)
+    for name in {"profile", "barrier"} - set(result.children):
+        same = [t for _, t in runs if name in t.children and landscape is not None and _landscape(t) == landscape]
+        if same:
+            result[name] = same[0][name].copy()
+    return result
+
+
+def _landscape(tree: xr.DataTree) -> Any:
+    config = summaries.configuration(tree.attrs)
+    return config.get("landscape") if isinstance(config, dict) else None
+
+
+def simulation(label: str, tree: xr.DataTree, groups: dict[str, xr.Dataset], rows: list[Row]) -> None:
+    profile, force, relaxed, density = (
+        _of_one_setting(label, tree, name, rows) for name in ("profile", "mean_force", "relaxation", "stationary")
+    )
+    length = summaries.arc_length(tree)
+    if profile is not None:
+        groups[f"profile/{label}"] = profile
+    if force is not None:
+        predictions = None
+        try:
+            predictions = predict_simulation.predict_simulation(tree, force["s"].values)
+        except UserError as error:
+            rows.append(_not_determined(label, "mean_force", str(error)))
+        result, new = comparisons.mean_force.against_theory(label, force, predictions, exact=True, quantity="force")
+        rows += new
+        groups[f"mean_force/{label}"] = result
+        if length is not None:
+            potential, new = comparisons.effective_potential.against_theory(
+                label, result, length, quantity="force", profile=profile
+            )
+            rows += new
+            if potential is not None:
+                groups[f"effective_potential/{label}"] = potential
+    if density is not None:
+        try:
+            predicted = predict_simulation.predict_stationary(tree, density["s"].values)
+            groups[f"stationary/{label}"], new = comparisons.stationary.against_theory(label, density, predicted)
+            rows += new
+        except UserError as error:
+            groups[f"stationary/{label}"] = density
+            rows.append(_not_determined(label, "stationary", str(error)))
+    if relaxed is not None:
+        positions = None
+        try:
+            positions = predict_simulation.predict_relaxation(tree, relaxed["start"].values, relaxed["time"].values)
+        except UserError as error:
+            rows.append(_not_determined(label, "relaxation", str(error)))
+        groups[f"relaxation/{label}"], new = comparisons.relaxation.against_theory(label, relaxed, predicted=positions)
+        rows += new
+
+
+def network(network: xr.DataTree, simulations: Sequence[Run], groups: dict[str, xr.Dataset], rows: list[Row]) -> None:
+    label = "network"
+    profile, relaxed, path = (_of_one_setting(label, network, name, rows) for name in ("profile", "relaxation", "path"))
+    force = None if ladder.is_ladder(network) else _of_one_setting(label, network, "mean_force", rows)
+    if ladder.is_ladder(network):
+        limits, lines = comparisons.mean_force.ladder_limits(label, network["mean_force"].to_dataset())
+        groups |= limits
+        rows += lines
+    length = summaries.arc_length(network)
+    twins = {n: t for n, t in simulations if is_twin(t, network, length)}
+    if profile is not None:
+        groups[f"profile/{label}"] = profile
+        rows += [criteria.path_is_flat(label, profile, path), criteria.curvature_rises(label, profile)]
+    if force is not None:
+        predictions = _predictions(network, profile, force, twins, length, rows)
+        result, new = comparisons.mean_force.against_theory(label, force, predictions, exact=False)
+        groups[f"mean_force/{label}"] = result
+        rows += criteria.force_confines(label, result)
+        rows += new
+        heating = criteria.heating_identity(label, force)
+        rows += [heating] if heating is not None else []
+        if length is not None:
+            potential, new = comparisons.effective_potential.against_theory(label, result, length)
+            rows += new
+            if potential is not None:
+                groups[f"effective_potential/{label}"] = potential
+    if relaxed is not None:
+        others = {n: d for n, t in twins.items() if (d := summaries.measurement(t, "relaxation")) is not None}
+        groups[f"relaxation/{label}"], new = comparisons.relaxation.against_theory(label, relaxed, others)
+        rows += criteria.replicas_return(label, groups[f"relaxation/{label}"]) + new
+
+
+def _of_one_setting(label: str, tree: xr.DataTree, name: str, rows: list[Row]) -> xr.Dataset | None:
+    """`summaries.measurement`; for a scan None, and a line that says so, unless something else is about that scan."""
+    try:
+        return summaries.measurement(tree, name)
+    except UserError as error:
+        of_barriers = name == "mean_force" and "barrier" in tree.children
+        if not of_barriers:
+            rows.append(_not_determined(label, name, str(error)))
+        return None
+
+
+def _predictions(
+    network: xr.DataTree,
+    profile: xr.Dataset | None,
+    force: xr.Dataset,
+    twins: dict[str, xr.DataTree],
+    length: float | None,
+    rows: list[Row],
+) -> xr.Dataset | None:
+    """All forms there are data for, on the force's s; a row for what is missing."""
+    s = force["s"].values
+    found: list[xr.Dataset] = []
+    rate = summaries.setting("learning_rate", force, network.attrs)
+    if profile is None or length is None or rate is None:
+        lacking = [n for n, v in (("profile", profile), ("arc_length", length), ("learning_rate", rate)) if v is None]
+        rows.append(_not_determined("network", "mean_force", f"no prediction without {', '.join(lacking)}"))
+    else:
+        try:
+            found.append(
+                predict.predict_network(
+                    profile,
+                    arc_length=length,
+                    learning_rate=rate,
+                    momentum=summaries.setting("momentum", force, network.attrs) or 0.0,
+                    noise_factor=_noise_factor(network, profile, force),
+                    s=s,
+                )
+            )
+        except UserError as error:
+            rows.append(_not_determined("network", "mean_force", str(error)))
+    forms = [str(f) for f in found[0]["form"].values] if found else []
+    known = predict.estimate(found[0], predict.FINITE_RATE) if predict.FINITE_RATE in forms else None
+    for label, twin in twins.items():
+        simulated = summaries.measurement(twin, "mean_force")
+        if simulated is not None:
+            found.append(comparisons.mean_force.simulated_form(label, simulated, s, known))
+    if not found:
+        return None
+    return xr.concat(found, "form", data_vars="minimal", join="override", combine_attrs="override")
+
+
+def _noise_factor(network: xr.DataTree, profile: xr.Dataset, force: xr.Dataset) -> float:
+    """C of the dynamics over C of the profile: the inverse ratio of their batch sizes (1 if either is not told)."""
+    ours = summaries.setting("batch_size", force, network.attrs)
+    measured = summaries.setting("batch_size", profile, network.attrs)
+    return measured / ours if ours and measured else 1.0
+
+
+def is_twin(tree: xr.DataTree, network: xr.DataTree, length: float | None) -> bool:
+    """On a path of the network's length, and, where it says whose twin it is, made from this network's profile."""
+    if not _same_length(summaries.arc_length(tree), length):
+        return False
+    config = network["profile"].attrs.get("config") if "profile" in network.children else None
+    if "twin_of" not in tree.attrs or config is None:
+        return True
+    return str(tree.attrs["twin_of"]) == config_hash(config)
+
+
+def _same_length(a: float | None, b: float | None) -> bool:
+    return a is not None and b is not None and abs(a - b) <= SAME_LENGTH * b
+
+
+def _not_determined(label: str, measurement: str, reason: str) -> Row:
+    return Row(label, measurement, "prediction", "formula", "not determined", f"not determined: {reason}")
