@@ -4,6 +4,8 @@ A comparison is a tree with `source` "analysis". Its groups, each named by the l
 
     table                        one row per formula, criterion or result (dim row; `agreement.Row` names the columns)
     profile/<label>              the run's profile as it is
+    spectrum/<label>             Tr H from the spectral density and from probes, see `comparisons.spectrum`
+    barrier/<label>              entropic heights measured and exact (simulations), as a `_pair.pair`
     mean_force/<label>           s: force, control, net (each with _stderr); form, s: predicted (+ _stderr,
                                  predicted_covariance), difference, z, ratio, ratio_low, ratio_high; form: formula,
                                  overall_ratio (+ _low, _high), chi_squared, degrees_of_freedom, p_value, verdict

@@ -116,6 +116,8 @@ def network(network: xr.DataTree, simulations: Sequence[Run], groups: dict[str, 
     if profile is not None:
         groups[f"profile/{label}"] = profile
         rows += [criteria.path_is_flat(label, profile, path), criteria.curvature_rises(label, profile)]
+    if profile is not None and "spectrum" in network.children:
+        _spectrum(label, network, profile, groups, rows)
     if force is not None:
         predictions = _predictions(network, profile, force, twins, length, rows)
         result, new = comparisons.mean_force.against_theory(label, force, predictions, exact=False)
@@ -133,6 +135,23 @@ def network(network: xr.DataTree, simulations: Sequence[Run], groups: dict[str, 
         others = {n: d for n, t in twins.items() if (d := summaries.measurement(t, "relaxation")) is not None}
         groups[f"relaxation/{label}"], new = comparisons.relaxation.against_theory(label, relaxed, others)
         rows += criteria.replicas_return(label, groups[f"relaxation/{label}"]) + new
+
+
+def _spectrum(
+    label: str, network: xr.DataTree, profile: xr.Dataset, groups: dict[str, xr.Dataset], rows: list[Row]
+) -> None:
+    """The spectral density against the trace of the profile, as one formula where both are of all training samples."""
+    spectrum, parameters = network["spectrum"].to_dataset(), network.attrs.get("parameters")
+    samples, all_samples = spectrum.attrs.get("samples"), network.attrs.get("training_samples")
+    same = samples is not None and all_samples is not None and int(samples) == int(all_samples)
+    number = None if parameters is None else float(parameters)
+    try:
+        found, new = comparisons.spectrum.against_profile(label, spectrum, profile, number, same)
+    except UserError as error:
+        rows.append(_not_determined(label, "spectrum", str(error)))
+        return
+    groups[f"spectrum/{label}"] = found
+    rows += new
 
 
 def _of_one_setting(label: str, tree: xr.DataTree, name: str, rows: list[Row]) -> xr.Dataset | None:

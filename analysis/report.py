@@ -113,6 +113,7 @@ def _figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> Iterator
             caption,
             alt,
         )
+    yield from plots.further_figures(label, tree, comparison)
     yield from _pairs(label, comparison)
     density = group("stationary")
     if density is not None:

@@ -6,7 +6,16 @@
 
 from __future__ import annotations
 
-from analysis.comparisons import barrier, effective_potential, escape, mean_force, profile, relaxation, stationary
+from analysis.comparisons import (
+    barrier,
+    effective_potential,
+    escape,
+    mean_force,
+    profile,
+    relaxation,
+    spectrum,
+    stationary,
+)
 from analysis.comparisons._pair import Alignment
 from analysis.comparisons.pairs import MEASUREMENTS, all_between
 
@@ -20,5 +29,6 @@ __all__ = [
     "mean_force",
     "profile",
     "relaxation",
+    "spectrum",
     "stationary",
 ]

@@ -10,7 +10,16 @@ import xarray as xr
 
 from analysis import summaries
 from analysis.agreement import Row, number
-from analysis.comparisons import barrier, effective_potential, escape, mean_force, profile, relaxation, stationary
+from analysis.comparisons import (
+    barrier,
+    effective_potential,
+    escape,
+    mean_force,
+    profile,
+    relaxation,
+    spectrum,
+    stationary,
+)
 from analysis.comparisons._pair import Alignment, row
 from analysis.runs import over_runs
 from entropy_sim.errors import UserError
@@ -26,7 +35,7 @@ PROFILE_VARIABLES = (
     "log_determinant",
     "effective_potential",
 )
-MEASUREMENTS = ("profile", "mean_force", "relaxation", "stationary", "escape", "barrier")
+MEASUREMENTS = ("profile", "spectrum", "mean_force", "relaxation", "stationary", "escape", "barrier")
 
 
 def all_between(
@@ -80,6 +89,12 @@ def _jobs(measurement: str, first: xr.DataTree, second: xr.DataTree, alignment: 
         return [
             (f"barrier_{v}", v.replace("_", " "), partial(barrier.between, a, b, v, alignment=alignment))
             for v in barrier.HEIGHTS
+        ]
+    if measurement == "spectrum":  # whose runs are not averaged: exchanging them is the test
+        a, b = (tree[measurement].to_dataset() for tree in (first, second))
+        return [
+            (f"spectrum_{m}", f"{m} of the spectral density", partial(spectrum.between, a, b, m, alignment=alignment))
+            for m in spectrum.MOMENTS
         ]
     a, b = (summaries.the_measurement(tree, measurement) for tree in (first, second))
     if measurement == "mean_force":

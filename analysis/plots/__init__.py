@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 
 from analysis import barriers
 from analysis.ladder import extrapolate, is_ladder
+from analysis.plots._further import further_figures
 from analysis.plots._style import save
 from analysis.plots.barrier import plot_barrier
 from analysis.plots.between import plot_between, plot_escape_between, plot_relaxation_between
@@ -42,6 +43,7 @@ from entropy_sim.errors import UserError
 __all__ = [
     "OVERVIEW_GROUPS",
     "draw_between",
+    "further_figures",
     "plot_barrier",
     "plot_between",
     "plot_effective_potential",
@@ -176,6 +178,8 @@ def _group(name: str, ds: xr.Dataset, suffix: str) -> Iterator[tuple[str, Axes]]
                 yield f"vanishing{suffix}", plot_vanishing(barriers.vanishing(ds))
     elif name == "vanishing" and "height" in ds:
         yield f"vanishing{suffix}", plot_vanishing(ds)
+    elif name == "spectrum" and "first" in ds:
+        yield f"spectrum{suffix}", plot_between(ds, names=("from the spectrum", "from probes"))
     elif name == "spectrum" and "density" in ds:
         yield f"spectrum{suffix}", plot_spectrum(over_runs("spectrum", ds))
     elif name == "path" and "loss_between" in ds and ds["loss_between"].ndim == 1 and not _given_and_flat(ds):

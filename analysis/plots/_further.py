@@ -1,0 +1,70 @@
+"""What a report shows beside profile, force, relaxation and density: search, spectrum, escapes, scans of barriers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from analysis.agreement import number, plus_minus
+from analysis.plots.barrier import plot_barrier
+from analysis.plots.escape import plot_escape, plot_escape_times, scanned
+from analysis.plots.path import plot_path_convergence
+from analysis.plots.spectrum import plot_spectrum
+from analysis.plots.vanishing import plot_vanishing
+from analysis.runs import over_runs
+
+Drawn = tuple[str, Axes, str, str]
+
+
+def further_figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> Iterator[Drawn]:
+    """(name, axes, caption, text alternative) of one run, as far as it has the groups; captions state the finding."""
+    if "path" in tree.children and np.size(tree["path"].attrs.get("highest_loss_per_cycle", [])) > 1:
+        path = over_runs("path", tree["path"].to_dataset())
+        each = np.asarray(path.attrs["highest_loss_per_cycle"], float)
+        met = path.attrs.get("converged")
+        caption = f"Highest loss on the path during its search: {number(each[0])} on the straight line, "
+        caption += f"{number(each[-1])} after {each.size - 1} cycles."
+        caption += "" if met is None else f" Its own criterion was {'' if int(met) else 'not '}met."
+        yield "path_convergence", plot_path_convergence(path), caption, "highest loss after each cycle of the search"
+    if "spectrum" in tree.children:
+        ds = over_runs("spectrum", tree["spectrum"].to_dataset())
+        group = _group(comparison, "spectrum", label)
+        caption = "Spectral density of the Hessian along the path."
+        caption += "" if group is None else f" {group.attrs['statement']}"
+        yield "spectrum", plot_spectrum(ds), caption, "spectral density against the eigenvalue along the path"
+    if "escape" in tree.children:
+        yield from _escapes(label, over_runs("escape", tree["escape"].to_dataset()), comparison)
+    vanishing = _group(comparison, "vanishing", label)
+    if vanishing is not None:
+        caption = f"{str(vanishing.attrs['statement']).capitalize()}."
+        yield "vanishing", plot_vanishing(vanishing), caption, "both barriers against the shared training"
+    elif "barrier" in tree.children and scanned(tree["barrier"].to_dataset()):
+        scaling = _group(comparison, "scaling", label)
+        caption = "Energetic and entropic barrier."
+        caption += "" if scaling is None else f" Entropic: {scaling.attrs['statement']}."
+        alt = "height of both barriers against the parameter varied"
+        yield "barrier", plot_barrier(over_runs("barrier", tree["barrier"].to_dataset())), caption, alt
+
+
+def _escapes(label: str, ds: xr.Dataset, comparison: xr.DataTree) -> Iterator[Drawn]:
+    if "survival" not in ds or ds["survival"].ndim > 2:
+        return
+    total, out = ds["escaped"].size, int((ds["escaped"] > 0).sum())
+    caption = f"Share of replicas that have not escaped: {out} of {total} escaped."
+    if ds["mean_first_passage_time"].ndim == 0 and np.isfinite(ds["mean_first_passage_time"]):
+        mean = plus_minus(float(ds["mean_first_passage_time"]), float(ds["mean_first_passage_time_stderr"]))
+        caption += f" Mean first-passage time {mean}."
+    yield "escape", plot_escape(ds), caption, "share that has not escaped against time"
+    if scanned(ds):
+        found = _group(comparison, "arrhenius", label)
+        caption = "Mean first-passage times."
+        caption += "" if found is None else f" {str(found.attrs['statement']).capitalize()}."
+        yield "escape_times", plot_escape_times(ds), caption, "mean first-passage time against the parameter varied"
+
+
+def _group(comparison: xr.DataTree, name: str, label: str) -> xr.Dataset | None:
+    found = name in comparison.children and label in comparison[name].children
+    return comparison[f"{name}/{label}"].to_dataset() if found else None
