@@ -141,16 +141,17 @@ def formula_row(
     exact: bool = False,
     constraints: int = 0,
     amplitude: bool = True,
+    independent: float | None = None,
 ) -> tuple[Row, Ratio, Agreement]:
     """Measured points against a formula: the overall ratio with its interval, and chi2 of the points.
 
     exact: judge by chi2 of measured − predicted (the simulator, where the formula should hold point by point);
     otherwise by the ratio (the network, where the size of a force is in question, and the points' scatter widens the
     interval), and by chi2 too where it rejects the formula at its own size. amplitude: whether a ratio means anything
-    (not for a density or a potential up to a constant).
+    (not for a density or a potential up to a constant). independent: how many of the points are (see `agreement`).
     """
     fit = ratio(measured, predicted) if amplitude else Ratio(np.nan, np.nan, np.nan, np.nan, 0)
-    test = agreement(measured, predicted, constraints=constraints)
+    test = agreement(measured, predicted, constraints=constraints, independent=independent)
     verdict = chi2_verdict(test) if exact else ratio_verdict(fit, test)
     if (
         exact
@@ -164,6 +165,8 @@ def formula_row(
     parts = [ratio_words(fit)] if amplitude else []
     if (exact or not amplitude) and np.isfinite(test.p_value):
         parts.append(f"χ² = {test.chi_squared:.1f} for {test.degrees_of_freedom} degrees of freedom, z = {test.z:.1f}")
+        if independent is not None:
+            parts.append(f"{independent:.2g} of the points are independent")
     reason = "; ".join(parts)
     if verdict == "not determined":
         reason = _why_not(fit, measured, predicted) if amplitude else "no point has a value and an error"

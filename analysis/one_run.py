@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from analysis import comparisons, criteria, ladder, predict, predict_simulation, summaries
+from analysis import comparisons, criteria, ladder, predict, predict_simulation, simulated, summaries
 from analysis.agreement import Row
 from analysis.comparisons._pair import SAME_LENGTH
 from analysis.runs import Run
@@ -33,12 +34,12 @@ def with_profiles(simulations: Sequence[Run]) -> list[Run]:
             tree = tree.copy()
             tree["profile"] = same[0]["profile"].copy()
         elif any(n in tree.children and not _scanned(tree[n]) for n in ("mean_force", "stationary", "relaxation")):
-            tree = predict_simulation.with_profile(tree)
+            tree = simulated.with_profile(tree)
         result.append((label, tree))
     return result
 
 
-def _scanned(node: xr.DataTree) -> bool:
+def _scanned(node: Any) -> bool:
     """Whether a group holds several values of a setting, so that the configuration's own value is none of it."""
     return any(node.sizes.get(d, 1) > 1 for d in GROUPS[str(node.name)].extra_dims if d not in ("control", "run"))
 
@@ -48,7 +49,7 @@ def with_related(tree: xr.DataTree, runs: Sequence[Run]) -> xr.DataTree:
     configuration implies, else the profile, and the barriers, of another run on the same landscape."""
     if "escape" not in tree.children:
         return tree
-    result = predict_simulation.with_profile(tree).copy()
+    result = simulated.with_profile(tree).copy()
     landscape = _landscape(tree)
     for name in {"profile", "barrier"} - set(result.children):
         same = [t for _, t in runs if name in t.children and landscape is not None and _landscape(t) == landscape]
@@ -88,7 +89,9 @@ def simulation(label: str, tree: xr.DataTree, groups: dict[str, xr.Dataset], row
     if density is not None:
         try:
             predicted = predict_simulation.predict_stationary(tree, density["s"].values)
-            groups[f"stationary/{label}"], new = comparisons.stationary.against_theory(label, density, predicted)
+            memory = _remembered(tree, density)
+            result, new = comparisons.stationary.against_theory(label, density, predicted, memory)
+            groups[f"stationary/{label}"] = result
             rows += new
         except UserError as error:
             groups[f"stationary/{label}"] = density
@@ -135,6 +138,16 @@ def network(network: xr.DataTree, simulations: Sequence[Run], groups: dict[str, 
         others = {n: d for n, t in twins.items() if (d := summaries.measurement(t, "relaxation")) is not None}
         groups[f"relaxation/{label}"], new = comparisons.relaxation.against_theory(label, relaxed, others)
         rows += criteria.replicas_return(label, groups[f"relaxation/{label}"]) + new
+
+
+def _remembered(tree: xr.DataTree, density: xr.Dataset) -> float:
+    """Largest deviation from the stationary density that its start has left, over the error there; 0 if not known."""
+    try:
+        left = predict_simulation.start_remembered(tree, density["s"].values)
+    except UserError:
+        return 0.0
+    error = density["density_stderr"].values
+    return float(np.max(np.abs(left[error > 0]) / error[error > 0], initial=0.0))
 
 
 def _spectrum(

@@ -14,16 +14,14 @@ on a quadratic, so its two forms are one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy import linalg
 
-from analysis import summaries
-from analysis.predict import FINITE_RATE, PROPORTIONAL, THERMAL, as_dataset, path_profile, spline_matrix
+from analysis.predict import FINITE_RATE, PROPORTIONAL, THERMAL, as_dataset, spline_matrix
+from analysis.simulated import Profile, Setting, configuration, every_second, read
 from analysis.uncertainty import Array, Estimate
 from entropy_sim import theory
 from entropy_sim.errors import UserError
@@ -34,45 +32,17 @@ _BINS = 16  # points of the fine grid per bin of a density
 _CELLS = 200  # of the reduced dynamics' Fokker–Planck equation
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a simulation was run with: noise and dynamics as in its configuration."""
-
-    noise: Mapping[str, Any]
-    dynamics: Mapping[str, Any]
-
-    @property
-    def sgd(self) -> bool:
-        return self.dynamics["type"] == "SGD"
-
-    @property
-    def temperature(self) -> float | None:
-        """T of thermal noise, None for other noise."""
-        return float(self.noise["temperature"]) if self.noise["type"] == "Thermal" else None
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Exact curves along the path: U (n,), k_i and the noise (D_i or C_i) across it (n, modes), D_y along it (n,)."""
-
-    s: Array
-    energy: Array
-    stiffness: Array
-    noise: Array
-    along: Array | None
-
-
 def predict_simulation(tree: xr.DataTree, s: Array) -> xr.Dataset:
     """The forms above at s (m,), energetic part included, as a dataset of predictions (see `analysis.predict`).
 
     Raises UserError if the run has no profile with all transverse stiffnesses, or a configuration without noise and
     dynamics that these forms cover.
     """
-    setting, profile, length = _read(tree, "mean_force")
+    setting, profile, length = read(tree, "mean_force")
     estimates = {}
     for form in _forms(setting):
         value = _force(form, setting, profile, s, length)
-        coarse = _every_second(profile)
+        coarse = every_second(profile)
         error = np.zeros_like(value) if coarse is None else value - _force(form, setting, coarse, s, length)
         estimates[form] = Estimate.independent(value, np.abs(error))
     return as_dataset(estimates, {form: _formula(form, setting) for form in estimates}, np.asarray(s, float))
@@ -86,7 +56,7 @@ def predict_stationary(tree: xr.DataTree, s: Array) -> xr.Dataset:
     `formula` says how fast they are. s: bin centres that fill 0…1. Raises UserError as `predict_simulation`, or if
     nothing moves along the path.
     """
-    setting, profile, length = _read(tree, "stationary")
+    setting, profile, length = read(tree, "stationary")
     if profile.along is None or not np.all(profile.along > 0):
         raise UserError("profile: expected noise along the path for a stationary density, found none")
     s = np.asarray(s, float)
@@ -97,11 +67,29 @@ def predict_stationary(tree: xr.DataTree, s: Array) -> xr.Dataset:
     force, along = _reduced(setting, profile, fine, length)
     density = theory.stationary_density(fine * length, force, along).reshape(len(s), _BINS).mean(1)
     density /= density.mean()
-    energy = -(setting.temperature or 1.0) * np.log(density)
+    with np.errstate(divide="ignore"):  # where the density underflows nothing is predicted
+        energy = -(setting.temperature or 1.0) * np.log(density)
     return xr.Dataset(
         {"density": (("form", "s"), density[None]), "free_energy": (("form", "s"), energy[None])},
         {"s": s, **_reduced_form(setting, profile, length, density=True)},
     )
+
+
+def start_remembered(tree: xr.DataTree, s: Array) -> Array:
+    """How far the density of s (n bins that fill 0…1) still is from the stationary one when counting begins: that of
+    walkers spread evenly at first, after the run's burn-in, less its limit, by the reduced dynamics. Raises UserError
+    as `predict_stationary`, or if the configuration tells no burn_in."""
+    setting, profile, length = read(tree, "stationary")
+    config = configuration(tree, "stationary")
+    if profile.along is None or not np.all(profile.along > 0) or not isinstance(config.get("burn_in"), (int, float)):
+        raise UserError("stationary: expected noise along the path and a burn_in in the configuration, found none")
+    generator = _generator(setting, profile, length)
+    even = np.full(_CELLS, 1 / _CELLS)
+    then = _propagator(generator, float(config["burn_in"])) @ even
+    values, vectors = np.linalg.eig(generator)
+    limit = np.abs(vectors[:, np.argmin(np.abs(values))].real)
+    onto = np.arange(len(s)) == np.minimum((np.arange(_CELLS) + 0.5) / _CELLS * len(s), len(s) - 1).astype(int)[:, None]
+    return len(s) * (then - limit / limit.sum()) @ onto
 
 
 def predict_relaxation(tree: xr.DataTree, starts: Array, times: Array) -> xr.Dataset:
@@ -111,7 +99,7 @@ def predict_relaxation(tree: xr.DataTree, starts: Array, times: Array) -> xr.Dat
     cells with exponentially fitted rates (Scharfetter, Gummel, IEEE Trans. Electron Devices 16 (1969) 64), which stay
     positive and conserve probability for any drift. times: equally spaced from 0. Raises UserError as above.
     """
-    setting, profile, length = _read(tree, "relaxation")
+    setting, profile, length = read(tree, "relaxation")
     if profile.along is None or not np.all(profile.along > 0):
         raise UserError("profile: expected noise along the path to predict a relaxation, found none")
     times = np.asarray(times, float)
@@ -181,101 +169,6 @@ def _reduced_form(setting: Setting, profile: Profile, length: float, *, density:
         text = f"dy = f dt + √(2 D_y) dW with f = {_formula(_reduced_name(setting), setting)}"
         text += f"; timescale ratio D_y (k'/k)²/k at most {ratio:.2g}"
     return {"form": np.array([form], dtype=object), "formula": ("form", np.array([text], dtype=object))}
-
-
-def with_profile(tree: xr.DataTree) -> xr.DataTree:
-    """A simulation with the exact profile that its configuration implies, if it has none of its own and is of the
-    package's own nouns; otherwise the tree as it is. (Code that a file carries is not run to draw it.)"""
-    config = summaries.configuration(tree.attrs)
-    if "profile" in tree.children or tree.attrs.get("source") != "entropy_sim" or not isinstance(config, dict):
-        return tree
-    if any(str(value).startswith("Custom") for name, value in summaries.walk(config) if name == "type"):
-        return tree
-    import entropy_sim
-    from entropy_sim.run_files import from_jsonable
-
-    kind = getattr(entropy_sim, str(config.get("type")), None)
-    try:
-        measurement = from_jsonable(kind, config) if isinstance(kind, type) else None
-        if not all(hasattr(measurement, noun) for noun in ("landscape", "noise", "dynamics")):
-            return tree
-        assert measurement is not None
-        profile = entropy_sim.Profile(measurement.landscape, measurement.noise, measurement.dynamics, points=201).run()
-    except UserError:
-        return tree
-    result = tree.copy()
-    result["profile"] = profile["profile"].to_dataset()
-    return result
-
-
-# --- reading --------------------------------------------------------------------------------------------------------
-
-
-def _read(tree: xr.DataTree, measurement: str) -> tuple[Setting, Profile, float]:
-    """Noise and dynamics of one measurement (its own configuration, if it carries one), and the exact profile."""
-    dataset, length = summaries.measurement(tree, "profile"), summaries.arc_length(tree)
-    if dataset is None or length is None:
-        raise UserError(f"no prediction without {'a profile' if dataset is None else 'the arc length'} of the path")
-    own = tree[measurement].attrs if measurement in tree.children else {}
-    config = summaries.configuration(own if "config" in own else tree.attrs)
-    noise, dynamics = (config.get(name) for name in ("noise", "dynamics"))
-    if not (isinstance(noise, dict) and isinstance(dynamics, dict)):
-        raise UserError("config: expected a noise and a dynamics to predict from, found none")
-    kind = dynamics.get("type")
-    plain = kind == "SGD" and not (dynamics.get("nesterov") or dynamics.get("weight_decay"))
-    if not (plain or kind == "Overdamped"):
-        found = f"{kind} with nesterov or weight_decay" if kind == "SGD" else kind
-        raise UserError(f"config.dynamics: expected Overdamped or heavy-ball SGD to predict from, found {found}")
-    setting = Setting(noise, dynamics)
-    return setting, _profile(path_profile(dataset), setting), length
-
-
-def _profile(p: xr.Dataset, setting: Setting) -> Profile:
-    if "hessian_eigenvalue" not in p:
-        raise UserError("profile: expected hessian_eigenvalue (all transverse stiffnesses), found no such variable")
-    stiffness = p["hessian_eigenvalue"].transpose("s", ...).values.astype(float)
-    total = p.get("hessian_trace_transverse", p.get("hessian_trace"))
-    if total is not None and not np.allclose(stiffness.sum(-1), total.values, rtol=1e-6):
-        raise UserError("profile/hessian_eigenvalue: expected all transverse modes, found some of the trace only")
-    noise, along = _noise(p, setting, stiffness)
-    return Profile(p["s"].values.astype(float), p["loss"].values.astype(float), stiffness, noise, along)
-
-
-def _noise(p: xr.Dataset, setting: Setting, k: Array) -> tuple[Array, Array | None]:
-    """D_i or C_i across the path, and the diffusion D_y along it (for SGD eta C_y / (2(1−beta)))."""
-    noise, kind = setting.noise, setting.noise["type"]
-    ones = np.ones(len(k))
-    along: Array | None
-    if kind == "Thermal":
-        across, along = noise["temperature"] * np.ones_like(k), noise["temperature"] * ones
-    elif kind in ("CurvaturePower", "CurvatureCovariance"):
-        across = noise["temperature" if kind == "CurvaturePower" else "scale"] * k ** noise["exponent"]
-        along = noise["along_path"] * ones
-    elif kind == "TabulatedCovariance":
-        if "noise_eigenvalue" not in p:
-            raise UserError("profile: expected noise_eigenvalue, the twin's gradient noise, found no such variable")
-        across = p["noise_eigenvalue"].transpose("s", ...).values.astype(float)
-        along = None
-        if "noise_trace" in p and "noise_trace_transverse" in p:
-            along = (p["noise_trace"] - p["noise_trace_transverse"]).values.astype(float)
-    elif kind == "GradientCovariance" and len(noise["covariance"]) == 1:
-        row = np.broadcast_to(np.asarray(noise["covariance"][0], float), (k.shape[-1] + 1,))
-        across, along = row[1:] * np.ones_like(k), row[0] * ones
-    else:
-        raise UserError(f"config.noise: expected a noise that is diagonal in the modes, found {kind}")
-    if setting.sgd and along is not None:
-        along = theory.effective_temperature(
-            np.clip(along, 0.0, None), setting.dynamics["learning_rate"], setting.dynamics["momentum"]
-        )
-    return across, along
-
-
-def _every_second(profile: Profile) -> Profile | None:
-    """The profile on every second point (both ends kept), None if it has too few or an even number of points."""
-    if len(profile.s) < 9 or len(profile.s) % 2 == 0:
-        return None
-    along = None if profile.along is None else profile.along[::2]
-    return Profile(profile.s[::2], profile.energy[::2], profile.stiffness[::2], profile.noise[::2], along)
 
 
 # --- forms ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ Run = tuple[str, xr.DataTree]
 
 LARGE = 500_000_000  # bytes of a file from which it is analysed piece by piece
 _PIECE = "32MiB"
+_MANY = 8  # runs whose scatter is the standard error
 #: Groups that grow with the number of replicas and times; the others are read at once.
 _GROWING = ("relaxation", "escape")
 
@@ -134,6 +135,8 @@ def concatenated(runs: Sequence[Run]) -> xr.DataTree:
                 join="exact",
                 combine_attrs="drop_conflicts",
             )
+            if all("effective_bins" in part.attrs for part in parts):
+                groups[str(name)].attrs["effective_bins"] = float(np.mean([p.attrs["effective_bins"] for p in parts]))
         except ValueError as error:
             labels = ", ".join(label for label, _ in runs)
             raise UserError(f"{name}: expected the same coordinates in {labels} to combine, found others") from error
@@ -144,7 +147,9 @@ def concatenated(runs: Sequence[Run]) -> xr.DataTree:
 
 def over_runs(name: str, dataset: xr.Dataset) -> xr.Dataset:
     """A group with several runs as one: their replicas side by side where it has replicas, else the mean over runs with
-    the standard error of their scatter. What the errors of one run were is dropped: that between runs contains it."""
+    the standard error of their scatter, which contains that of a single run. The scatter of fewer than 8 runs is itself
+    too uncertain to divide by: there the errors of the single runs are taken, if they state any, times the ratio of the
+    scatter to them, pooled over all places, where it exceeds 1."""
     if "run" not in dataset.dims:
         return dataset
     if name in ("mean_force", "relaxation", "escape"):
@@ -160,12 +165,24 @@ def over_runs(name: str, dataset: xr.Dataset) -> xr.Dataset:
             result[key] = variable.mean("run", skipna=False, keep_attrs=True)
             if count > 1 and name != "path":
                 error = variable.std("run", ddof=1, skipna=False) / np.sqrt(count)
+                if count < _MANY and f"{key}_stderr" in dataset and "run" in dataset[f"{key}_stderr"].dims:
+                    error = _pooled(error, np.sqrt((dataset[f"{key}_stderr"] ** 2).sum("run", skipna=False)) / count)
                 error.attrs = {
                     **variable.attrs,
                     "long_name": f"standard error of {variable.attrs.get('long_name', key)}",
                 }
                 result[f"{key}_stderr"] = error
     return xr.Dataset(result, attrs={**dataset.attrs, "runs": count})
+
+
+def _pooled(scatter: xr.DataArray, stated: xr.DataArray) -> xr.DataArray:
+    """The stated errors of a mean, times the pooled ratio of the scatter to them where it exceeds 1; the scatter itself
+    where nothing is stated."""
+    good = (stated > 0) & np.isfinite(stated) & np.isfinite(scatter)
+    if not bool(good.any()):
+        return scatter
+    ratio = float(np.sqrt(((scatter / stated) ** 2).where(good).mean()))
+    return (stated * max(1.0, ratio)).where(good, scatter)
 
 
 def _side_by_side(name: str, dataset: xr.Dataset) -> xr.Dataset:

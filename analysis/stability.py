@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from analysis import predict_simulation, summaries
+from analysis import simulated, summaries
 from analysis.predict import path_profile, spline_matrix
 from analysis.runs import over_runs
 from entropy_sim import theory
@@ -27,7 +27,7 @@ def edge_of_stability(tree: xr.DataTree) -> xr.Dataset:
     if noise.get("type") != "CurvatureCovariance" or noise.get("exponent") != 1 or dynamics.get("type") != "SGD":
         raise UserError("config: expected SGD with C = c K (CurvatureCovariance of exponent 1), found something else")
     require("learning_rate" in dataset.dims, "mean_force", "a scan over learning_rate", list(map(str, dataset.dims)))
-    exact = predict_simulation.with_profile(tree)
+    exact = simulated.with_profile(tree)
     length = summaries.arc_length(tree)
     if "profile" not in exact.children or length is None:
         raise UserError("profile: expected one, or a configuration that implies it, found neither")

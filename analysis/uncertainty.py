@@ -178,23 +178,38 @@ class Agreement:
     z: float
 
 
-def agreement(measured: Estimate, predicted: Estimate, *, constraints: int = 0) -> Agreement:
+def agreement(
+    measured: Estimate, predicted: Estimate, *, constraints: int = 0, independent: float | None = None
+) -> Agreement:
     """``chi2 = d^T C^-1 d`` of the difference d with the summed covariance C, over the points that have an error.
 
-    constraints: degrees of freedom already used up (1 for a normalised histogram). All NaN where nothing is left.
+    constraints: degrees of freedom already used up (1 for a normalised histogram). independent: how many of the n
+    points are, where their errors are correlated in a way that only this number is known of (``n² / Σ r_ij²``): then
+    ``chi2 = Σ d²/σ²`` has the mean n and the spread of ``(n / f) χ²_f``, from which p is taken (Brown, Biometrics 31
+    (1975) 987). All NaN where nothing is left.
     """
     keep = _usable(measured, predicted)
     freedom = int(keep.sum()) - constraints
     if freedom < 1:
         return Agreement(np.nan, 0, np.nan, np.nan)
     difference = measured.minus(predicted).select(keep)
+    if independent is not None and np.isfinite(independent):
+        effective = float(np.clip(independent, 1.0, freedom))
+        chi2 = float((difference.value**2 / np.diag(difference.covariance)).sum())
+        p, z = _tail(chi2 * effective / int(keep.sum()), effective)
+        return Agreement(chi2, freedom, p, z)
     chi2 = float(difference.value @ np.linalg.pinv(difference.covariance, hermitian=True) @ difference.value)
-    p = float(special.chdtrc(freedom, chi2))
-    z = float(-special.ndtri(p / 2)) if p > 1e-300 else _far_z(chi2, freedom)
+    p, z = _tail(chi2, freedom)
     return Agreement(chi2, freedom, p, z)
 
 
-def _far_z(chi2: float, freedom: int) -> float:
+def _tail(chi2: float, freedom: float) -> tuple[float, float]:
+    """p-value of a chi2 and its two-sided z."""
+    p = float(special.chdtrc(freedom, chi2))
+    return p, float(abs(special.ndtri(p / 2))) if p > 1e-300 else _far_z(chi2, freedom)
+
+
+def _far_z(chi2: float, freedom: float) -> float:
     """Two-sided z of a chi2 whose p-value underflows, from the leading asymptotics of both tails."""
     half = freedom / 2
     log_p = (half - 1) * np.log(chi2 / 2) - chi2 / 2 - special.gammaln(half)

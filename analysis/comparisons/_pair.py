@@ -156,6 +156,7 @@ def pair(
     alignment: Alignment,
     constraints: int = 0,
     amplitude: bool = True,
+    independent: float | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Two estimates (`both`: first, second) at the same places, the one dimension of `coordinates`, as a dataset.
@@ -165,13 +166,13 @@ def pair(
     (+ `_low`, `_high`), `chi_squared` of the difference with its full covariance, `degrees_of_freedom`, `p_value`, and
     `overall_z`, the two-sided z of that p-value. NaN is what the data do not determine. `verdict` is an attribute.
     constraints: degrees of freedom used up by the alignment. amplitude: whether a ratio means anything (not up to a
-    constant).
+    constant). independent: how many of the places are, where only that is known of their correlation.
     """
     first, second = both
     (dim,) = {str(d) for c in coordinates.values() for d in c.dims} or {"point"}
     difference = first.minus(second)
     zero = Estimate(np.zeros(len(difference.value)), np.zeros_like(difference.covariance))
-    test = agreement(difference, zero, constraints=constraints)
+    test = agreement(difference, zero, constraints=constraints, independent=independent)
     total = ratio_of(first, second) if amplitude else Ratio(np.nan, np.nan, np.nan, np.nan, 0)
     error = difference.stderr
     with np.errstate(divide="ignore", invalid="ignore"):

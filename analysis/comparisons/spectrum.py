@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from analysis.agreement import Row, formula_row, number, plus_minus
 from analysis.comparisons._pair import Alignment, common_points, onto, pair
@@ -189,7 +190,7 @@ def _exchanged(densities: list[Array], x: Array, seed: int) -> float:
     if not 0 < len(choices) <= _PERMUTATIONS:
         choices = [np.arange(n), *(random.permutation(n + m)[:n] for _ in range(_PERMUTATIONS))]
 
-    def parted(ours: Array) -> float:
+    def parted(ours: NDArray[np.int64]) -> float:
         theirs = np.setdiff1d(np.arange(n + m), ours)
         return float(wasserstein(together[ours].mean(0), together[theirs].mean(0), x).mean())
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
 
-from analysis.agreement import Row, formula_row
+from analysis.agreement import Row, formula_row, number
 from analysis.comparisons._pair import Alignment, pair
 from analysis.uncertainty import Estimate
 from entropy_sim.errors import UserError, require
 
+#: Standard errors by which walkers may still remember where they started in a density that is judged.
+REMEMBERED = 1.0
 
-def against_theory(label: str, dataset: xr.Dataset, predicted: xr.Dataset) -> tuple[xr.Dataset, list[Row]]:
+
+def against_theory(
+    label: str, dataset: xr.Dataset, predicted: xr.Dataset, remembered: float = 0.0
+) -> tuple[xr.Dataset, list[Row]]:
     """The density of s against each form of `predicted` (form, s), normalised over the same bins, and the free energy
-    up to a constant, which the weighted mean difference fixes (one degree of freedom each)."""
+    up to a constant, which the weighted mean difference fixes (one degree of freedom each). Bins are correlated; the
+    run tells how many are independent (`effective_bins`), else they are taken to be so. remembered: by how many
+    standard errors the walkers' start is still seen; beyond 1 nothing is determined: that density is not stationary."""
     result = dataset[[n for n in ("density", "density_stderr", "free_energy", "free_energy_stderr") if n in dataset]]
     result = result.assign_coords(form=predicted["form"], formula=predicted["formula"])
     rows: list[Row] = []
@@ -41,7 +50,14 @@ def against_theory(label: str, dataset: xr.Dataset, predicted: xr.Dataset) -> tu
                 exact=True,
                 constraints=1,
                 amplitude=False,
+                independent=_independent(dataset),
             )
+            if remembered > REMEMBERED:
+                text = (
+                    f"not determined: after its burn-in the density is still {number(remembered)} standard errors from "
+                )
+                text += "the stationary one, by the reduced dynamics: walkers remember where they started"
+                row = replace(row, verdict="not determined", statement=text)
             rows.append(row)
         spec = {"units": dataset[name].attrs["units"], "long_name": f"predicted {dataset[name].attrs['long_name']}"}
         result[f"{name}_predicted"] = (("form", "s"), predicted[name].values, spec)
@@ -83,6 +99,8 @@ def between(
         require(sizes[0] == sizes[1], "stationary/s", "the same bins for a free energy", sizes)
         found[1] = _shifted(*found)
     exact = all(size % coarse == 0 for size in sizes)
+    known = [k for k in map(_independent, (first, second)) if k is not None]
+    independent = min(*known, float(coarse - 1)) if len(known) == 2 else None
     s = (np.arange(coarse) + 0.5) / coarse
     return pair(
         found,
@@ -92,11 +110,19 @@ def between(
         alignment=alignment,
         constraints=1,
         amplitude=variable == "density",
+        independent=independent,
         attrs={
             "variable": variable,
             "bins": f"{sizes[0]} and {sizes[1]} on {coarse}: " + ("exact" if exact else "shared in proportion"),
+            "independent_bins": independent if independent is not None else "taken to be all: not stored",
         },
     )
+
+
+def _independent(dataset: xr.Dataset) -> float | None:
+    """How many bins of a run are independent, None if it does not tell."""
+    found = np.atleast_1d(np.asarray(dataset.attrs.get("effective_bins", np.nan), float))
+    return float(found[0]) if found.size == 1 and np.isfinite(found[0]) else None
 
 
 def _rebinned(bins: int, coarse: int) -> np.ndarray:

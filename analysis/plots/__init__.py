@@ -109,9 +109,10 @@ def _with_theory(tree: xr.DataTree) -> xr.DataTree:
     if tree.attrs.get("source") != "entropy_sim" or not known:
         return tree
     from analysis import predict_simulation as predict
+    from analysis import simulated
     from analysis.comparisons import mean_force, relaxation, stationary
 
-    exact, result = predict.with_profile(tree), tree.copy()
+    exact, result = simulated.with_profile(tree), tree.copy()
     for name in known:
         ds = tree[name].to_dataset()
         try:

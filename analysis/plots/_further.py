@@ -39,7 +39,7 @@ def further_figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> I
         yield from _escapes(label, over_runs("escape", tree["escape"].to_dataset()), comparison)
     vanishing = _group(comparison, "vanishing", label)
     if vanishing is not None:
-        caption = f"{str(vanishing.attrs['statement']).capitalize()}."
+        caption = f"{_sentence(vanishing)}."
         yield "vanishing", plot_vanishing(vanishing), caption, "both barriers against the shared training"
     elif "barrier" in tree.children and scanned(tree["barrier"].to_dataset()):
         scaling = _group(comparison, "scaling", label)
@@ -61,10 +61,16 @@ def _escapes(label: str, ds: xr.Dataset, comparison: xr.DataTree) -> Iterator[Dr
     if scanned(ds):
         found = _group(comparison, "arrhenius", label)
         caption = "Mean first-passage times."
-        caption += "" if found is None else f" {str(found.attrs['statement']).capitalize()}."
+        caption += "" if found is None else f" {_sentence(found)}."
         yield "escape_times", plot_escape_times(ds), caption, "mean first-passage time against the parameter varied"
 
 
 def _group(comparison: xr.DataTree, name: str, label: str) -> xr.Dataset | None:
     found = name in comparison.children and label in comparison[name].children
     return comparison[f"{name}/{label}"].to_dataset() if found else None
+
+
+def _sentence(found: xr.Dataset) -> str:
+    """The statement with a capital at its beginning."""
+    text = str(found.attrs["statement"])
+    return text[:1].upper() + text[1:]

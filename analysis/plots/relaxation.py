@@ -26,7 +26,8 @@ def plot_relaxation(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
             for i in range(ds.sizes["start"]):
                 ax.plot(time, noisy.isel(start=i).transpose("time", "replica"), color=colours[i], lw=0.5, alpha=0.5)
         null = ds.get("position_null")
-        for i in range(ds.sizes["start"] if null is not None and null.ndim == 2 else 0):
+        for i in range(ds.sizes["start"]) if null is not None and null.ndim == 2 else ():
+            assert null is not None
             text = "projection alone (null control)" if i == 0 else "_"
             value = null.transpose("start", "time").values[i]
             error = (

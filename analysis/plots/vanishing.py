@@ -25,7 +25,7 @@ def plot_vanishing(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     from analysis.agreement import number, plus_minus  # scipy, which other figures do without
 
     scan = str(ds.attrs["parameter"])
-    there = np.isfinite(ds["crossing"]).values | np.isinf(ds["crossing"]).values
+    there = ~np.isnan(ds["crossing"].values)
     relative = bool(there.all()) and not bool(ds.attrs.get("same_threshold", 0))
     with _style.style():
         ax = _style.axes(ax, height=4.0)

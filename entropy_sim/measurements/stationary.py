@@ -148,10 +148,27 @@ class Stationary(Measurement):
             "outside": float(total[-1].sum() / max(total.sum(), 1.0)),
             "diverged": int(ensemble.diverged.sum()),
             "stderr_from": f"{_GROUPS} groups of walkers",
+            "effective_bins": effective_bins(per_group),
             **self._correlations(inside),
         }
         group = schema.make("stationary", variables, attrs)
         return {"stationary": group}, np.linspace(0.0, 1.0, 51)
+
+
+def effective_bins(density: Floats) -> float:
+    """How many independent bins have the same spread of χ² as these, ``n² / Σ r_ij²``, r_ij the correlations of n bins.
+
+    density: (bins, groups), groups independent. Slow motion along s makes neighbouring bins go together, so that χ²
+    over bins, each with its own error, scatters as one of far fewer. Squares of r are freed of the bias of chance,
+    1 / (groups − 1). NaN where nothing varies.
+    Reference: Satterthwaite, Biometrics Bull. 2 (1946) 110; Brown, Biometrics 31 (1975) 987."""
+    varies = density.std(axis=1) > 0
+    count, groups = int(varies.sum()), density.shape[1]
+    if count < 2:
+        return float("nan")
+    square = np.corrcoef(density[varies]) ** 2
+    square -= (1.0 - square) / (groups - 2)
+    return float(np.clip(count**2 / max(square.sum(), count), 1.0, count))
 
 
 stationary = function_of(Stationary)

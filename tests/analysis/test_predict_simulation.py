@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from scipy import integrate
@@ -113,7 +115,7 @@ def test_a_drift_that_outruns_the_noise_by_far_is_not_throttled():
 def test_reduced_dynamics_of_sgd_have_its_finite_learning_rate(channel, momentum):
     """The drift is the exact force; the small-step one is off by more than 5 % somewhere."""
     known = channel(scale=0.3, momentum=momentum, step=0.1)
-    setting, profile, length = ps._read(known.tree(), "relaxation")
+    setting, profile, length = ps.read(known.tree(), "relaxation")
     force, _ = ps._reduced(setting, profile, S, length)
     np.testing.assert_allclose(force, known.force(S), atol=1e-5)
     small = ps.predict_simulation(known.tree(), S)["force"].sel(form=PROPORTIONAL).values
@@ -160,3 +162,23 @@ def test_what_cannot_be_predicted_says_why(channel):
             ps.predict_simulation(tree, S)
     with pytest.raises(UserError, match="equal bins that fill"):
         ps.predict_stationary(channel().tree(), S)
+
+
+def test_what_is_left_of_an_even_start(channel):
+    """At once it is 1 less the stationary density; after many relaxation times nothing; in between it decays."""
+
+    def left(burn_in):
+        tree = channel(groups=("profile", "stationary")).tree()
+        config = json.loads(tree.attrs["config"])
+        tree.attrs["config"] = json.dumps(config | {"burn_in": burn_in})
+        return ps.start_remembered(tree, s), ps.predict_stationary(tree, s)["density"].values[0]
+
+    s = (np.arange(20) + 0.5) / 20
+    at_once, density = left(0.0)
+    np.testing.assert_allclose(at_once, 1 - density, atol=0.01)
+    later, _ = left(10.0)
+    assert 0 < np.abs(later).max() < 0.7 * np.abs(at_once).max()
+    assert np.abs(left(1000.0)[0]).max() < 1e-6
+    tree = channel(groups=("profile", "stationary")).tree()
+    with pytest.raises(UserError, match="stationary: expected noise along the path and a burn_in"):
+        ps.start_remembered(tree, s)

@@ -76,6 +76,25 @@ def test_simulations_are_combined_and_the_same_run_twice_is_not(channel):
         runs.combined([("0", trees[0]), ("1", shifted)])
 
 
+def test_a_few_runs_keep_their_own_errors_where_these_hold(channel):
+    """Two runs: their scatter has one degree of freedom, and a χ² with it would be off by orders. With errors that are
+    stated and hold, the mean's are theirs over √2; with errors stated ten times too small, ten times as large."""
+    trees = [with_seed(channel(seed=i, groups=("stationary",)).tree(), i) for i in range(2)]
+    stated = trees[0]["stationary"]["density_stderr"].values
+
+    def combined(factor):
+        made = [tree.copy(deep=True) for tree in trees]
+        for tree in made:
+            ds = tree["stationary"].to_dataset()
+            tree["stationary"] = ds.assign(density_stderr=factor * ds["density_stderr"])
+        together = runs.concatenated([("a", made[0]), ("b", made[1])])
+        return runs.over_runs("stationary", together["stationary"].to_dataset())["density_stderr"].values
+
+    assert np.median(combined(1.0) / (stated / np.sqrt(2))) == pytest.approx(1, abs=0.35)
+    assert np.median(combined(0.1) / (stated / np.sqrt(2))) == pytest.approx(1, abs=0.35)
+    assert np.ptp(combined(1.0) / stated) < 0.2
+
+
 def test_escapes_of_several_runs_are_pooled():
     made = [Escape(Channel(), Thermal(0.3), Overdamped(), replicas=32, duration=20.0, seed=i).run() for i in range(2)]
     pooled = runs.over_runs("escape", runs.concatenated([("a", made[0]), ("b", made[1])])["escape"].to_dataset())

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from analysis import agreement
+from analysis import agreement, predict_simulation
 from analysis.compare import compare
 from analysis.comparisons import (
     Alignment,
@@ -200,6 +200,47 @@ def test_densities_on_different_bins_are_averaged_exactly():
     assert uniform([scipy.stats.chi2.sf(float(f["chi_squared"]), 20) for f in found]) < 1
     assert float(stationary.between(density(20, 1), density(30, 2, tilt=0.8))["overall_z"]) > 5
     assert "in proportion" in stationary.between(density(20, 1), density(30, 2)).attrs["bins"]
+
+
+def test_correlated_bins_are_judged_by_how_many_are_independent():
+    """Bins of correlation 0.8^|i−j|, 400 densities of the truth: p as from χ² of n² / Σ r² degrees of freedom is
+    uniform to 1.3 of Kolmogorov's 1 % level; taken as independent, ten times too many are 3 standard errors off."""
+    n, random = 40, np.random.default_rng(1)
+    matrix = 0.8 ** np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    root, s = np.linalg.cholesky(matrix), (np.arange(n) + 0.5) / n
+    right, naive = [], []
+    for _ in range(400):
+        made = schema.make(
+            "stationary",
+            {
+                "s": (("s",), s),
+                "density": (("s",), 1 + 0.01 * root @ random.standard_normal(n)),
+                "density_stderr": (("s",), np.full(n, 0.01)),
+            },
+        )
+        exact = xr.Dataset(
+            {"density": (("form", "s"), np.ones((1, n)))}, {"form": ["f"], "formula": ("form", ["1"]), "s": s}
+        )
+        naive.append(stationary.against_theory("a", made, exact)[1][0].p_value)
+        made.attrs["effective_bins"] = n**2 / (matrix**2).sum()
+        row = stationary.against_theory("a", made, exact)[1][0]
+        right.append(row.p_value)
+    assert "9.3 of the points are independent" in row.statement
+    assert uniform(right) < 1.3
+    assert np.mean(np.array(naive) < 0.0027) > 0.03
+    found = stationary.between(made, made)
+    assert found.attrs["independent_bins"] == pytest.approx(made.attrs["effective_bins"])
+    assert stationary.between(density(20, 1), made).attrs["independent_bins"] == "taken to be all: not stored"
+
+
+def test_a_density_that_remembers_its_start_determines_nothing(channel):
+    known = channel(groups=("profile", "stationary")).tree()
+    ds = known["stationary"].to_dataset()
+    predicted = predict_simulation.predict_stationary(known, ds["s"].values)
+    assert stationary.against_theory("a", ds, predicted.copy(deep=True), 0.5)[1][0].verdict == "agrees"
+    row = stationary.against_theory("a", ds, predicted, 3.2)[1][0]
+    assert row.verdict == "not determined"
+    assert "still 3.20 standard errors from the stationary one" in row.statement
 
 
 def test_free_energies_are_compared_up_to_a_constant():

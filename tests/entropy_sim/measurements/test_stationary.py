@@ -10,7 +10,7 @@ from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import Barrier, Bump, Channel, Confining, Exponential, Quadratic
 from entropy_sim.measurements import Stationary, stationary
-from entropy_sim.measurements.stationary import _count
+from entropy_sim.measurements.stationary import _count, effective_bins
 from entropy_sim.noise import CurvaturePower, GradientCovariance, Thermal
 
 LM = Overdamped(0.01, "leimkuhler_matthews")
@@ -67,6 +67,23 @@ def test_density_and_free_energy_have_honest_error_bars():
     np.testing.assert_allclose(group["free_energy"], -0.5 * np.log(density))
     np.testing.assert_allclose(group["free_energy_stderr"], 0.5 * stderr / density)
     assert group.attrs["free_energy_is"] == "-T ln p"
+
+
+def test_the_number_of_independent_bins_is_that_of_their_correlations():
+    """Bins of known correlation r^|i−j|: n² / Σ r_ij², from 32 groups of walkers to a tenth on average over 100 such
+    estimates. Without freeing r² of the bias of chance it is 30 % too small for independent bins."""
+    n, random = 40, np.random.default_rng(0)
+    for r, tolerance in ((0.0, 0.05), (0.8, 0.1)):
+        matrix = r ** np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+        root = np.linalg.cholesky(matrix)
+        found = [effective_bins(5 + root @ random.standard_normal((n, 32))) for _ in range(100)]
+        assert np.mean(found) == pytest.approx(n**2 / (matrix**2).sum(), rel=tolerance)
+        if r == 0:
+            naive = [n**2 / (np.corrcoef(random.standard_normal((n, 32))) ** 2).sum() for _ in range(100)]
+            assert np.mean(naive) < 0.7 * n
+    assert np.isnan(effective_bins(np.ones((10, 32))))
+    group = Stationary(duration=20.0).run()["stationary"]
+    assert 1 <= group.attrs["effective_bins"] < 15  # slow motion along s: most of 50 bins go together
 
 
 def test_default_run_shows_the_entropic_barrier():
