@@ -7,23 +7,25 @@ A comparison is a tree with `source` "analysis". Its groups, each named by the l
     spectrum/<label>             Tr H from the spectral density and from probes, see `comparisons.spectrum`
     barrier/<label>              entropic heights measured and exact (simulations), as a `_pair.pair`
     mean_force/<label>           s: force, control, net (each with _stderr); form, s: predicted (+ _stderr,
-                                 predicted_covariance), difference, z, ratio, ratio_low, ratio_high; form: formula,
-                                 overall_ratio (+ _low, _high), chi_squared, degrees_of_freedom, p_value, verdict
-    effective_potential/<label>  s: potential (+ _stderr, covariance), arc_length; form, s: predicted (+ _stderr);
-                                 barrier_left, barrier_right (+ _stderr), barrier_position
+                                 predicted_covariance); forms as in `comparisons._forms`
+    effective_potential/<label>  s: potential (+ _stderr, covariance), arc_length; form, s: predicted (+ _stderr) and
+                                 forms; barrier_left, barrier_right (+ _stderr), barrier_position
     ladder/<label>               mean force at several strengths of noise: its ratio to theory at zero noise, see
                                  `analysis.ladder.extrapolate`; ladder_formula/<label> over the stationary formula
     ladder_sensitivity/<label>   choice: the limit under other choices of the analysis
     vanishing/<label>, scaling/<label>, arrhenius/<label>
                                  what a scan of barriers or escapes says, see `analysis.barriers`
     relaxation/<label>           control, start, time: position (+ _stderr); control, start: displacement (+ _stderr),
-                                 own_side, replicas; form, start, time: position_predicted (simulations)
-    stationary/<label>           s: density, free_energy (+ _stderr); form, s: density_predicted, density_z, …
+                                 own_side, replicas; form, start, time: position_predicted, forms (simulations)
+    stationary/<label>           s: density, free_energy (+ _stderr); form, s: density_predicted, …; density_ and
+                                 free_energy_ before the names of the forms' variables
     between/<label> and <label>/<measurement>…
                                  two runs held against each other, see `analysis.comparisons._pair.pair`
 
-Forces are per arc length (loss / parameter), potentials in loss; two runs are aligned at the same s, and their forces
-compared only where their paths have the same length. Intervals hold 68 %.
+Against forms of theory: form, s: difference, z, ratio (+ _low, _high); form: formula, overall_ratio (+ _low, _high),
+chi_squared, degrees_of_freedom, p_value, verdict. Forces are per arc length (loss / parameter), potentials in loss; two
+runs are aligned at the same s, and their forces compared only where their paths have the same length. Intervals hold
+68 %.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def over_runs(name: str, dataset: xr.Dataset) -> xr.Dataset:
             if count > 1 and name != "path":
                 error = variable.std("run", ddof=1, skipna=False) / np.sqrt(count)
                 if count < _MANY and f"{key}_stderr" in dataset and "run" in dataset[f"{key}_stderr"].dims:
-                    error = _pooled(error, np.sqrt((dataset[f"{key}_stderr"] ** 2).sum("run", skipna=False)) / count)
+                    error = _pooled(error, (dataset[f"{key}_stderr"] ** 2).sum("run", skipna=False) ** 0.5 / count)
                 error.attrs = {
                     **variable.attrs,
                     "long_name": f"standard error of {variable.attrs.get('long_name', key)}",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import xarray as xr
 from scipy.interpolate import make_interp_spline
 
 from analysis import predict, summaries
 from analysis.agreement import Row, number, plus_minus
+from analysis.comparisons._forms import against_forms
 from analysis.comparisons._pair import Alignment, pair
 from analysis.uncertainty import Estimate
 from entropy_sim.errors import require
@@ -21,8 +20,9 @@ def against_theory(
     """The integral of a compared mean force (`mean_force`'s result), measured and predicted by the same rule.
 
     profile: of a simulation; its exact `effective_potential`, if it has one, stands beside the measured barrier. Zero
-    at the first measured point; the predicted potentials of forms that are NaN at a point in between are left out. The
-    barrier is the highest measured point above each end of the measured range.
+    at the first measured point; the predicted potentials of forms that are NaN at a point in between are left out.
+    Both are held against each other as integrals by the same rule, with the covariance that integration gives
+    (`_forms`). The barrier is the highest measured point above each end of the measured range.
     """
     keep = np.isfinite(force[quantity].values) & np.isfinite(force[f"{quantity}_stderr"].values)
     if keep.sum() < 3:
@@ -49,24 +49,26 @@ def against_theory(
     if profile is not None and "effective_potential" in profile:
         known = predict.path_profile(profile)
         exact = predict.spline_matrix(known["s"].values, s) @ known["effective_potential"].values
-    rows = [_barrier_row(label, result, potential, s, exact)]
+    rule = _spline_rule(y)
+    statistical = Estimate.independent(one[quantity].values, one[f"{quantity}_stderr"].values).transform(rule)
+    ruled: Estimate | None = None  # the exact force at these points by the same rule
     if "form" in one.dims:
-        forms, values, errors = [], [], []
+        forms, values, errors, compared = [], [], [], []
         for form in one["form"].values:
             part = one.sel(form=form)
             covariance = part["predicted_covariance"].isel(s_other=np.flatnonzero(keep)).values
             if np.isfinite(part["predicted"].values).all():
-                found = integrate(Estimate(part["predicted"].values, covariance), y)
+                predicted = Estimate(part["predicted"].values, covariance)
+                found = integrate(predicted, y)
                 forms.append(str(form))
                 values.append(found.value)
                 errors.append(found.stderr)
+                ruled = predicted.transform(rule)
+                # What the rule leaves open is common to both but for that of their difference.
+                apart = Estimate(one[quantity].values - predicted.value, 0 * predicted.covariance)
+                open_part = rule @ apart.value - summaries.integrate(apart, y).value
+                compared.append(Estimate(ruled.value, ruled.covariance + np.outer(open_part, open_part)))
         if forms:
-            if exact is not None and np.isfinite(rows[0].expected):
-                # Where the force has structure between the points, no rule on them can see it.
-                top = int(np.argmax(potential.value))
-                words = f"; the last form, {forms[-1]}, at these points by the same rule: "
-                words += f"{number(values[-1][top] - values[-1][0])} and {number(values[-1][top] - values[-1][-1])}"
-                rows[0] = replace(rows[0], statement=rows[0].statement + words)
             result = result.assign_coords(form=np.array(forms, dtype=object))
             result["predicted"] = (("form", "s"), np.array(values), {"units": "loss", "long_name": "predicted"})
             result["predicted_stderr"] = (
@@ -74,6 +76,11 @@ def against_theory(
                 np.array(errors),
                 {"units": "loss", "long_name": "standard error of the prediction"},
             )
+            found_by_form, _ = against_forms(
+                (label, "effective_potential", forms), statistical, compared, "s", "loss", exact=quantity == "force"
+            )
+            result = result.assign(found_by_form)
+    rows = [_barrier_row(label, result, potential, s, exact, None if ruled is None else statistical.minus(ruled))]
     return result, rows
 
 
@@ -92,8 +99,16 @@ def _spline_rule(y: np.ndarray) -> np.ndarray:
 
 
 def _barrier_row(
-    label: str, result: xr.Dataset, potential: Estimate, s: np.ndarray, exact: np.ndarray | None = None
+    label: str,
+    result: xr.Dataset,
+    potential: Estimate,
+    s: np.ndarray,
+    exact: np.ndarray | None = None,
+    beyond: Estimate | None = None,
 ) -> Row:
+    """The line of the barrier. exact: the exact potential at s. beyond: measured − exact potential where both are
+    integrals by the same rule over the same points (of the last form, with statistical errors alone), from which z is:
+    where the force has structure between the points, no rule on them can see it."""
     found = summaries.barrier(potential, s)
     assert found is not None
     for side, value, stderr in (
@@ -114,11 +129,21 @@ def _barrier_row(
     lower = "left" if found.left <= found.right else "right"
     expected = z = np.nan
     if exact is not None:
-        top = exact[np.argmax(potential.value)]
-        heights = {"left": top - exact[0], "right": top - exact[-1]}
+        top = int(np.argmax(potential.value))
+        heights = {"left": exact[top] - exact[0], "right": exact[top] - exact[-1]}
+        words += f"; exact {number(heights['left'])} and {number(heights['right'])}"
         away = {n: (getattr(found, n) - h) / getattr(found, f"{n}_stderr") for n, h in heights.items()}
-        words += f"; exact {number(heights['left'])} (z = {away['left']:.1f})"
-        words += f" and {number(heights['right'])} (z = {away['right']:.1f})"
+        if beyond is not None:
+            each = {}
+            for side, end in (("left", 0), ("right", len(s) - 1)):
+                row = np.zeros((1, len(s)))
+                row[0, top] += 1.0
+                row[0, end] -= 1.0
+                one = beyond.transform(row)
+                each[side] = float(getattr(found, side) - one.value[0])
+                away[side] = float(one.value[0] / one.stderr[0]) if one.stderr[0] > 0 else np.nan
+            words += f", by the same rule at these points {number(each['left'])} and {number(each['right'])}"
+        words += f" (z = {away['left']:.1f} and {away['right']:.1f})"
         expected, z = float(heights[lower]), float(away[lower])
     return Row(
         label,

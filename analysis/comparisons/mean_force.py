@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 
 from analysis import ladder, predict, summaries
-from analysis.agreement import Row, formula_row
-from analysis.comparisons._pair import LEVEL, Alignment, common_points, onto, pair, same_length, simulated
-from analysis.uncertainty import Estimate, Ratio
-from entropy_sim import statistics
+from analysis.agreement import Row
+from analysis.comparisons._forms import against_forms
+from analysis.comparisons._pair import Alignment, common_points, onto, pair, same_length, simulated
+from analysis.uncertainty import Estimate
 from entropy_sim.errors import UserError
 
 
@@ -55,59 +55,37 @@ def against_theory(
     result = summaries.mean_force(dataset)
     result.attrs["compared"] = quantity
     measured = Estimate.independent(result[quantity].values, result[f"{quantity}_stderr"].values)
-    rows: list[Row] = []
     if predictions is None:
-        return result, rows
-    fits, tests, verdicts, z, points = [], [], [], [], []
-    for form in predictions["form"].values:
-        predicted = predict.estimate(predictions, form)
-        row, fit, test = formula_row(label, "mean_force", str(form), measured, predicted, exact=exact)
-        rows.append(row)
-        fits.append(fit)
-        tests.append(test)
-        verdicts.append(row.verdict)
-        error = np.hypot(measured.stderr, predicted.stderr)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            z.append(np.where(error > 0, (measured.value - predicted.value) / error, np.nan))
-        points.append(statistics.ratio(measured.value, measured.stderr, predicted.value, predicted.stderr, level=LEVEL))
+        return result, []
+    forms = [str(form) for form in predictions["form"].values]
+    found, rows = against_forms(
+        (label, "mean_force", forms),
+        measured,
+        [predict.estimate(predictions, form) for form in predictions["form"].values],
+        "s",
+        "loss / parameter",
+        exact=exact,
+    )
     result = result.assign_coords(form=predictions["form"], formula=predictions["formula"])
-    force, one = "loss / parameter", "1"
-    along = ("form", "s")
-    new = {
-        "predicted": (along, predictions["force"].values, force, "predicted mean force along +s"),
-        "predicted_stderr": (along, predictions["force_stderr"].values, force, "standard error of the prediction"),
-        "predicted_covariance": (
+    force, along = "loss / parameter", ("form", "s")
+    for name, dims, values, units, text in (
+        ("predicted", along, predictions["force"], force, "predicted mean force along +s"),
+        ("predicted_stderr", along, predictions["force_stderr"], force, "standard error of the prediction"),
+        (
+            "predicted_covariance",
             ("form", "s", "s_other"),
-            predictions["covariance"].values,
+            predictions["covariance"],
             "loss^2 / parameter^2",
             "covariance of the prediction",
         ),
-        "difference": (along, measured.value - predictions["force"].values, force, "measured − predicted"),
-        "z": (along, np.array(z), one, "(measured − predicted) / standard error"),
-        "ratio": (along, np.array([p.value for p in points]), one, "measured / predicted"),
-        "ratio_low": (along, np.array([p.low for p in points]), one, "measured / predicted, lower end (68 %)"),
-        "ratio_high": (along, np.array([p.high for p in points]), one, "measured / predicted, upper end (68 %)"),
-        **_overall(fits),
-        "chi_squared": (("form",), np.array([t.chi_squared for t in tests]), one, "χ² of measured − predicted"),
-        "degrees_of_freedom": (("form",), np.array([t.degrees_of_freedom for t in tests]), one, "degrees of freedom"),
-        "p_value": (("form",), np.array([t.p_value for t in tests]), one, "p-value of χ²"),
-        "verdict": (("form",), np.array(verdicts, dtype=object), one, "agreement"),
-    }
-    for name, (dims, values, units, text) in new.items():
-        result[name] = (dims, values, {"units": units, "long_name": text})
+    ):
+        result[name] = (dims, values.values, {"units": units, "long_name": text})
+    result = result.assign(found)
     for name in ("effective_temperature", "noise_ratio"):
         if name in predictions:
             result[name] = predictions[name]
     result.attrs |= {f"prediction_{k}": v for k, v in predictions.attrs.items()}
     return result, rows
-
-
-def _overall(fits: list[Ratio]) -> dict[str, tuple]:
-    return {
-        "overall_ratio": (("form",), np.array([f.value for f in fits]), "1", "measured / predicted, all points"),
-        "overall_ratio_low": (("form",), np.array([f.low for f in fits]), "1", "lower end (68 %)"),
-        "overall_ratio_high": (("form",), np.array([f.high for f in fits]), "1", "upper end (68 %)"),
-    }
 
 
 def between(

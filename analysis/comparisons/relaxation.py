@@ -10,6 +10,7 @@ import xarray as xr
 
 from analysis import summaries
 from analysis.agreement import Row, formula_row
+from analysis.comparisons._forms import against_forms
 from analysis.comparisons._pair import Alignment, pair, simulated
 from analysis.uncertainty import Estimate
 from entropy_sim import statistics
@@ -26,22 +27,27 @@ def against_theory(
 ) -> tuple[xr.Dataset, list[Row]]:
     """Mean positions and displacements (`summaries.relaxation`); for a network, beside those of its twins: the
     displacement from common starts at the latest common time, as a ratio. predicted: the mean position s(t), dims
-    (form, start, time), against which the mean positions at the last time are held."""
+    (form, start, time), against which the displacements s(t) − s(0) at the last time are held (`_forms`)."""
     result = summaries.relaxation(dataset)
     result = result.merge(_ends(dataset), combine_attrs="override")
     for name in ("position_null", "position_null_stderr"):
         if name in dataset:
             result[name] = dataset[name]
-    rows = []
+    rows: list[Row] = []
     if predicted is not None:
         last = result.sel(control=0).isel(time=-1)
-        measured = Estimate.independent(last["position"].values, last["position_stderr"].values)
-        for i, form in enumerate(map(str, predicted["form"].values)):
-            expected = predicted["position"].values[i, :, -1]
-            exactly = Estimate.independent(expected, np.zeros_like(expected))
-            quantity = f"mean position at the end, {form}"
-            row, _, _ = formula_row(label, "relaxation", quantity, measured, exactly, exact=True, amplitude=False)
-            rows.append(row)
+        starts = last["start"].values
+        measured = Estimate.independent(last["position"].values - starts, last["position_stderr"].values)
+        ends = predicted["position"].values[:, :, -1] - starts
+        found, rows = against_forms(
+            (label, "relaxation", [f"mean position at the end, {form}" for form in map(str, predicted["form"].values)]),
+            measured,
+            [Estimate.independent(end, np.zeros_like(end)) for end in ends],
+            "start",
+            "1",
+            exact=True,
+        )
+        result = result.assign(found)
         result = result.assign_coords(form=predicted["form"], formula=predicted["formula"])
         result["position_predicted"] = (("form", "start", "time"), predicted["position"].values)
         result["position_predicted"].attrs = {"units": "1", "long_name": "predicted mean position s"}

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from analysis.agreement import Row, formula_row, number
+from analysis.agreement import Row, number
+from analysis.comparisons._forms import against_forms
 from analysis.comparisons._pair import Alignment, pair
 from analysis.uncertainty import Estimate
 from entropy_sim.errors import UserError, require
@@ -33,37 +34,36 @@ def against_theory(
         has_error = f"{name}_stderr" in dataset
         stderr = dataset[f"{name}_stderr"].values if has_error else np.full(value.shape, np.nan)
         measured = Estimate.independent(value, stderr)
-        for i, form in enumerate(predicted["form"].values):
-            expected = predicted[name].values[i]
+        forms, expected = list(map(str, predicted["form"].values)), []
+        for i in range(len(forms)):
+            one = predicted[name].values[i]
             if name == "free_energy":
-                good = measured.determined() & np.isfinite(expected)
+                good = measured.determined() & np.isfinite(one)
                 if good.any():
-                    shift = np.average((value - expected)[good], weights=stderr[good] ** -2)
-                    predicted[name].values[i] = expected = expected + shift
-            test_against = Estimate.independent(expected, np.zeros_like(expected))
-            row, _, _ = formula_row(
-                label,
-                "stationary",
-                f"{name.replace('_', ' ')}, {form}",
-                measured,
-                test_against,
-                exact=True,
-                constraints=1,
-                amplitude=False,
-                independent=_independent(dataset),
-            )
-            if remembered > REMEMBERED:
-                text = (
-                    f"not determined: after its burn-in the density is still {number(remembered)} standard errors from "
-                )
-                text += "the stationary one, by the reduced dynamics: walkers remember where they started"
-                row = replace(row, verdict="not determined", statement=text)
-            rows.append(row)
-        spec = {"units": dataset[name].attrs["units"], "long_name": f"predicted {dataset[name].attrs['long_name']}"}
+                    shift = np.average((value - one)[good], weights=stderr[good] ** -2)
+                    predicted[name].values[i] = one = one + shift
+            expected.append(Estimate.independent(one, np.zeros_like(one)))
+        units = str(dataset[name].attrs["units"])
+        found, lines = against_forms(
+            (label, "stationary", [f"{name.replace('_', ' ')}, {form}" for form in forms]),
+            measured,
+            expected,
+            "s",
+            units,
+            exact=True,
+            constraints=1,
+            amplitude=name == "density",
+            independent=_independent(dataset),
+        )
+        if remembered > REMEMBERED:
+            text = f"not determined: after its burn-in the density is still {number(remembered)} standard errors from "
+            text += "the stationary one, by the reduced dynamics: walkers remember where they started"
+            lines = [replace(line, verdict="not determined", statement=text) for line in lines]
+            found["verdict"][1][:] = "not determined"
+        rows += lines
+        spec = {"units": units, "long_name": f"predicted {dataset[name].attrs['long_name']}"}
         result[f"{name}_predicted"] = (("form", "s"), predicted[name].values, spec)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            z = np.where(stderr > 0, (value - predicted[name].values) / stderr, np.nan)
-        result[f"{name}_z"] = (("form", "s"), z, {"units": "1", "long_name": "(measured − predicted) / standard error"})
+        result = result.assign({f"{name}_{key}": variable for key, variable in found.items()})
     result.attrs |= dataset.attrs
     return result, rows
 

@@ -156,7 +156,11 @@ def test_the_barrier_s_error_holds_that_of_the_quadrature_and_the_exact_one_stan
     assert row.expected == pytest.approx(exact, rel=1e-4)
     assert abs(row.measured - exact) < 2 * row.measured_stderr
     assert "; exact " in row.statement
-    assert "finite learning rate, at these points by the same rule" in row.statement
+    assert "by the same rule at these points" in row.statement
+    assert abs(row.z) < 4
+    wrong = channel(error=1e-7, scale=0.3, force_factor=1.001).tree()
+    wrong["profile"] = profile
+    assert abs(rows(compare([("sim", wrong)]), "sim")["entropic barrier"].z) > 5
     s = tree["mean_force"]["s"].values
     trapezoid = np.trapezoid(-known.force(s[:5]), s[:5] * known.length)
     assert abs(trapezoid - exact) > 5 * 1e-7

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from analysis import agreement, predict_simulation
+from analysis import agreement, predict_simulation, uncertainty
 from analysis.compare import compare
 from analysis.comparisons import (
     Alignment,
@@ -208,23 +208,21 @@ def test_correlated_bins_are_judged_by_how_many_are_independent():
     n, random = 40, np.random.default_rng(1)
     matrix = 0.8 ** np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
     root, s = np.linalg.cholesky(matrix), (np.arange(n) + 0.5) / n
-    right, naive = [], []
+    independent = n**2 / (matrix**2).sum()
+    exact, right, naive = Estimate.independent(np.ones(n), np.zeros(n)), [], []
     for _ in range(400):
-        made = schema.make(
-            "stationary",
-            {
-                "s": (("s",), s),
-                "density": (("s",), 1 + 0.01 * root @ random.standard_normal(n)),
-                "density_stderr": (("s",), np.full(n, 0.01)),
-            },
-        )
-        exact = xr.Dataset(
-            {"density": (("form", "s"), np.ones((1, n)))}, {"form": ["f"], "formula": ("form", ["1"]), "s": s}
-        )
-        naive.append(stationary.against_theory("a", made, exact)[1][0].p_value)
-        made.attrs["effective_bins"] = n**2 / (matrix**2).sum()
-        row = stationary.against_theory("a", made, exact)[1][0]
-        right.append(row.p_value)
+        one = Estimate.independent(1 + 0.01 * root @ random.standard_normal(n), np.full(n, 0.01))
+        naive.append(uncertainty.agreement(one, exact).p_value)
+        right.append(uncertainty.agreement(one, exact, independent=independent).p_value)
+    made = schema.make(
+        "stationary",
+        {"s": (("s",), s), "density": (("s",), one.value), "density_stderr": (("s",), one.stderr)},
+        {"effective_bins": independent},
+    )
+    form = xr.Dataset(
+        {"density": (("form", "s"), np.ones((1, n)))}, {"form": ["f"], "formula": ("form", ["1"]), "s": s}
+    )
+    row = stationary.against_theory("a", made, form)[1][0]
     assert "9.3 of the points are independent" in row.statement
     assert uniform(right) < 1.3
     assert np.mean(np.array(naive) < 0.0027) > 0.03
