@@ -59,6 +59,8 @@ def curvature_rises(run: str, profile: xr.Dataset) -> Row:
     stderr = p["hessian_trace_stderr"].values * square if "hessian_trace_stderr" in p else np.zeros_like(value)
     middle = int(np.argmin(np.abs(p["s"].values - 0.5)))
     ends, ends_stderr = 0.5 * (value[0] + value[-1]), 0.5 * np.hypot(stderr[0], stderr[-1])
+    if not 0.25 < p["s"].values[middle] < 0.75:
+        return criterion_row(run, "profile", quantity, met=None, statement="no point in the middle of the path")
     if not (np.isfinite(value[middle]) and ends > 0):
         return criterion_row(run, "profile", quantity, met=None, statement="the trace at the ends is not positive")
     rise = value[middle] / ends

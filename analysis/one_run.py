@@ -190,7 +190,11 @@ def _predictions(
     s = force["s"].values
     found: list[xr.Dataset] = []
     rate = summaries.setting("learning_rate", force, network.attrs)
-    if profile is None or length is None or rate is None:
+    other = profile is not None and _of_another_path(network, profile)
+    if other:
+        text = "the profile is of the straight line alone, the force of another path"
+        rows.append(_not_determined("network", "mean_force", text))
+    elif profile is None or length is None or rate is None:
         lacking = [n for n, v in (("profile", profile), ("arc_length", length), ("learning_rate", rate)) if v is None]
         rows.append(_not_determined("network", "mean_force", f"no prediction without {', '.join(lacking)}"))
     else:
@@ -205,6 +209,9 @@ def _predictions(
                     s=s,
                 )
             )
+            left_out = str(found[0].attrs.get("dropped", "")).split("; ")
+            for form, _, why in (text.partition(": ") for text in left_out if text):
+                rows.append(Row("network", "mean_force", form, "formula", "not determined", f"not determined: {why}"))
         except UserError as error:
             rows.append(_not_determined("network", "mean_force", str(error)))
     forms = [str(f) for f in found[0]["form"].values] if found else []
@@ -216,6 +223,12 @@ def _predictions(
     if not found:
         return None
     return xr.concat(found, "form", data_vars="minimal", join="override", combine_attrs="override")
+
+
+def _of_another_path(network: xr.DataTree, profile: xr.Dataset) -> bool:
+    """Whether the profile holds only the straight line, while the run's path is none."""
+    finder = network["path"].attrs.get("finder") if "path" in network.children else None
+    return [str(k) for k in profile["path_kind"].values] == ["line"] and finder not in (None, "StraightLine")
 
 
 def _noise_factor(network: xr.DataTree, profile: xr.Dataset, force: xr.Dataset) -> float:

@@ -42,8 +42,7 @@ def predict_simulation(tree: xr.DataTree, s: Array) -> xr.Dataset:
     estimates = {}
     for form in _forms(setting):
         value = _force(form, setting, profile, s, length)
-        coarse = every_second(profile)
-        error = np.zeros_like(value) if coarse is None else value - _force(form, setting, coarse, s, length)
+        error = value - _force(form, setting, every_second(profile), s, length)
         estimates[form] = Estimate.independent(value, np.abs(error))
     return as_dataset(estimates, {form: _formula(form, setting) for form in estimates}, np.asarray(s, float))
 
@@ -103,9 +102,9 @@ def predict_relaxation(tree: xr.DataTree, starts: Array, times: Array) -> xr.Dat
     if profile.along is None or not np.all(profile.along > 0):
         raise UserError("profile: expected noise along the path to predict a relaxation, found none")
     times = np.asarray(times, float)
-    step = times[1] - times[0]
-    if not np.allclose(np.diff(times), step):
-        raise UserError("relaxation/time: expected equally spaced times, found others")
+    step = times[1] - times[0] if len(times) > 1 else 0.0
+    if not step > 0 or not np.allclose(np.diff(times), step):
+        raise UserError("relaxation/time: expected two or more equally spaced, rising times, found others")
     centres = (np.arange(_CELLS) + 0.5) / _CELLS
     propagator = _propagator(_generator(setting, profile, length), step)
     # Shared between two cells, so that the mean starts at the start itself.

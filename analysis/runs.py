@@ -83,6 +83,8 @@ def _check(tree: xr.DataTree, path: Path) -> None:
             "(measure again, or read it with the package that wrote it)"
         )
     schema.validate(tree, str(path))
+    if "relaxation" in tree.children and not bool((tree["relaxation"].to_dataset()["time"].diff("time") > 0).all()):
+        raise UserError(f"{path}: relaxation/time: expected rising times, found others")
 
 
 def read(patterns: Sequence[Path | str]) -> tuple[list[Run], list[Run]]:
@@ -167,6 +169,8 @@ def over_runs(name: str, dataset: xr.Dataset) -> xr.Dataset:
                 error = variable.std("run", ddof=1, skipna=False) / np.sqrt(count)
                 if count < _MANY and f"{key}_stderr" in dataset and "run" in dataset[f"{key}_stderr"].dims:
                     error = _pooled(error, (dataset[f"{key}_stderr"] ** 2).sum("run", skipna=False) ** 0.5 / count)
+                # Values that are equal but for rounding are known exactly.
+                error = error.where(~(error < 1e-12 * abs(result[key])), 0.0)
                 error.attrs = {
                     **variable.attrs,
                     "long_name": f"standard error of {variable.attrs.get('long_name', key)}",

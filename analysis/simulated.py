@@ -13,7 +13,10 @@ from analysis import summaries
 from analysis.predict import path_profile
 from analysis.uncertainty import Array
 from entropy_sim import theory
-from entropy_sim.errors import UserError
+from entropy_sim.errors import UserError, require
+
+#: Points of a profile below which nothing tells what the splines between them are wrong by.
+FEWEST = 9
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def read(tree: xr.DataTree, measurement: str) -> tuple[Setting, Profile, float]:
 
 
 def _profile(p: xr.Dataset, setting: Setting) -> Profile:
+    require(p.sizes["s"] >= FEWEST, "profile/s", f"at least {FEWEST} points along the path", p.sizes["s"])
     if "hessian_eigenvalue" not in p:
         raise UserError("profile: expected hessian_eigenvalue (all transverse stiffnesses), found no such variable")
     stiffness = p["hessian_eigenvalue"].transpose("s", ...).values.astype(float)
@@ -134,9 +138,8 @@ def _noise(p: xr.Dataset, setting: Setting, k: Array) -> tuple[Array, Array | No
     return across, along
 
 
-def every_second(profile: Profile) -> Profile | None:
-    """The profile on every second point (both ends kept), None if it has too few or an even number of points."""
-    if len(profile.s) < 9 or len(profile.s) % 2 == 0:
-        return None
-    along = None if profile.along is None else profile.along[::2]
-    return Profile(profile.s[::2], profile.energy[::2], profile.stiffness[::2], profile.noise[::2], along)
+def every_second(profile: Profile) -> Profile:
+    """The profile on every second point, both ends kept."""
+    keep = np.unique(np.append(np.arange(0, len(profile.s), 2), len(profile.s) - 1))
+    along = None if profile.along is None else profile.along[keep]
+    return Profile(profile.s[keep], profile.energy[keep], profile.stiffness[keep], profile.noise[keep], along)

@@ -100,6 +100,7 @@ def mean_force(dataset: xr.Dataset) -> xr.Dataset:
     Diverged replicas are left out; a run without control has no `control` and its `net` is the force.
     """
     force = dataset["mean_force"].transpose("s", "replica", "time_window")
+    force = force.where(np.isfinite(force))
     if "diverged" in dataset:
         force = force.where(dataset["diverged"] == 0)
     stated = dataset.get("mean_force_stderr")

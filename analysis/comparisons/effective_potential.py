@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
 from scipy.interpolate import make_interp_spline
@@ -81,6 +83,9 @@ def against_theory(
             )
             result = result.assign(found_by_form)
     rows = [_barrier_row(label, result, potential, s, exact, None if ruled is None else statistical.minus(ruled))]
+    if not (one[f"{quantity}_stderr"].values > 0).any():
+        words = "; the error is the quadrature's alone: the forces state none"
+        rows = [replace(rows[0], statement=rows[0].statement + words)]
     return result, rows
 
 

@@ -24,6 +24,7 @@ def against_theory(
     up to a constant, which the weighted mean difference fixes (one degree of freedom each). Bins are correlated; the
     run tells how many are independent (`effective_bins`), else they are taken to be so. remembered: by how many
     standard errors the walkers' start is still seen; beyond 1 nothing is determined: that density is not stationary."""
+    _is_density(dataset)
     result = dataset[[n for n in ("density", "density_stderr", "free_energy", "free_energy_stderr") if n in dataset]]
     result = result.assign_coords(form=predicted["form"], formula=predicted["formula"])
     rows: list[Row] = []
@@ -90,6 +91,7 @@ def between(
         if not np.allclose(s, (np.arange(len(s)) + 0.5) / len(s), atol=1e-6):
             raise UserError("stationary/s: expected the centres of equal bins that fill 0…1, found others")
         error = one[f"{variable}_stderr"].values if f"{variable}_stderr" in one else np.zeros(len(s))
+        _is_density(one)
         found.append(Estimate.independent(one[variable].values, error))
     sizes = [len(e.value) for e in found]
     coarse = min(sizes)
@@ -117,6 +119,14 @@ def between(
             "independent_bins": independent if independent is not None else "taken to be all: not stored",
         },
     )
+
+
+def _is_density(dataset: xr.Dataset) -> None:
+    """Raise UserError for a density with negative values, or a mean over s that is not 1 where all bins are known."""
+    value = dataset["density"].values
+    if np.nanmin(value, initial=0.0) < 0 or (np.isfinite(value).all() and abs(value.mean() - 1) > 0.2):
+        found = f"{float(np.nanmin(value)):.3g} … {float(np.nanmax(value)):.3g} with mean {float(value.mean()):.3g}"
+        raise UserError(f"stationary/density: expected a density over s of mean 1, found {found}")
 
 
 def _independent(dataset: xr.Dataset) -> float | None:

@@ -140,6 +140,8 @@ def draw_between(name: str, ds: xr.Dataset, label: str) -> Axes:
 
 def _group(name: str, ds: xr.Dataset, suffix: str) -> Iterator[tuple[str, Axes]]:
     """The figures of one group; scans (settings of several values) and tables have none."""
+    if "run" in ds.dims and name != "path":
+        ds = over_runs(name, ds)
     if name == "profile" and set(ds["loss"].dims) == {"path_kind", "s"}:
         for variable in PANELS:
             if variable in ds:

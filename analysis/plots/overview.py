@@ -12,6 +12,7 @@ from analysis.plots._style import HEIGHT, WIDTH, style
 from analysis.plots.mean_force import plot_mean_force
 from analysis.plots.profile import plot_profile
 from analysis.plots.relaxation import plot_relaxation
+from analysis.runs import over_runs
 
 _PANELS: tuple[tuple[str, str, Callable[[xr.Dataset, Axes], Axes]], ...] = (
     ("profile", "loss", lambda ds, ax: plot_profile(ds, "loss", ax)),
@@ -29,6 +30,6 @@ def plot_overview(tree: xr.DataTree) -> Figure:
     with style():
         figure = Figure(figsize=(1.9 * WIDTH, 2.3 * HEIGHT), layout="constrained")
         for letter, ax, (group, title, draw) in zip("abcd", figure.subplots(2, 2).flat, _PANELS, strict=True):
-            draw(tree[group].to_dataset(), ax)
+            draw(over_runs(group, tree[group].to_dataset()), ax)
             ax.set_title(f"({letter}) {title}", loc="left", pad=42)  # above a legend of two lines
     return figure

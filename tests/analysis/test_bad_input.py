@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import warnings
+
 import numpy as np
 import pytest
 import xarray as xr
 
-from analysis import agreement, summaries
+from analysis import agreement, cli, report, summaries
 from analysis.compare import compare
 from analysis.comparisons import all_between, effective_potential, mean_force, relaxation
 from analysis.ladder import extrapolate
 from analysis.plots import plot_between, plot_ladder
 from analysis.predict import path_profile, predict_network
 from entropy_sim.errors import UserError
+from entropy_sim.run_files import read_tree, write_tree
 from tests.analysis.test_ladder import made_up
 
 PRECISE = {"profile_noise": 0.02, "force_noise": 3e-6, "learning_rate": 0.002, "rise": 3.0}
@@ -114,3 +118,183 @@ def test_a_ladder_that_determines_nothing_draws_nothing():
     assert np.isnan(still["limit"])
     with pytest.raises(UserError, match=r"ladder: expected a limit .*, found .*no spread"):
         plot_ladder(still)
+
+
+# --- on the command line ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def said(tmp_path, monkeypatch, capsys):
+    """Writes runs, compares their files on the command line without drawing, and gives the exit status, the statements
+    of the table by (run, measurement, quantity), and what stands on stderr. Warnings are errors."""
+    monkeypatch.setattr(report, "write_figures", lambda *args: [])
+    monkeypatch.setattr(report, "write_report", lambda *args: None)
+
+    def command(*trees, files=()):
+        paths = [str(write_tree(t, tmp_path / f"{i}" / "run.nc", check=False)) for i, t in enumerate(trees)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            status = cli.main(["compare", *paths, *map(str, files), "--out", str(tmp_path / "out"), "--overwrite"])
+        captured = capsys.readouterr()
+        assert captured.err.count("\n") <= 1
+        assert "Traceback" not in captured.err
+        lines = {}
+        if status == 0:
+            table = agreement.rows(read_tree(tmp_path / "out" / "comparison.nc")["table"].to_dataset())
+            lines = {(r.run, r.measurement, r.quantity): r.statement for r in table}
+            assert all(f"{r.quantity}: {r.statement}" in captured.out for r in table)
+        return status, lines, captured.err
+
+    return command
+
+
+def seeded(tree, seed, **more):
+    tree.attrs["config"] = json.dumps({**json.loads(tree.attrs["config"]), "seed": seed, **more})
+    return tree
+
+
+def test_two_points_say_nothing_of_a_middle_a_slope_or_a_barrier(said, network, channel):
+    tree = network(**PRECISE).tree()
+    for group in ("profile", "path", "mean_force"):
+        changed(tree, group, lambda d: d.isel(s=[0, -1]))
+    status, lines, _ = said(tree)
+    assert status == 0
+    rise = next(v for k, v in lines.items() if k[2].startswith("Tr H"))
+    assert rise == "not determined: no point in the middle of the path"
+    simulation = channel().tree()
+    for group in ("profile", "mean_force"):
+        changed(simulation, group, lambda d: d.isel(s=[0, -1]))
+    _, lines, _ = said(simulation)
+    for measurement in ("mean_force", "stationary", "relaxation"):
+        assert lines["run", measurement, "prediction"].startswith(
+            "not determined: profile/s: expected at least 9 points along the path, found 2"
+        )
+
+
+def test_forces_without_errors_on_the_command_line(said, network):
+    tree = network(**PRECISE).tree()
+    changed(tree, "mean_force", lambda f: f.assign(mean_force_stderr=0 * f["mean_force_stderr"]).isel(replica=[0]))
+    changed(tree, "relaxation", lambda r: r.isel(replica=[0]))
+    _, lines, _ = said(tree)
+    force = {k[2]: v for k, v in lines.items() if k[1] == "mean_force"}
+    assert all(v.startswith("not determined") for v in force.values())
+    barrier = lines["network", "effective_potential", "entropic barrier"]
+    assert barrier.endswith("the error is the quadrature's alone: the forces state none")
+
+
+@pytest.mark.parametrize("values", [1.0, np.nan])
+def test_all_replicas_diverged_on_the_command_line(said, network, values):
+    tree = network(**PRECISE).tree()
+    changed(
+        tree,
+        "mean_force",
+        lambda f: f.assign(diverged=xr.ones_like(f["diverged"]), mean_force=f["mean_force"] * values),
+    )
+    changed(
+        tree, "relaxation", lambda r: r.assign(diverged=xr.ones_like(r["diverged"]), position=r["position"] * values)
+    )
+    _, lines, _ = said(tree)
+    for (_, measurement, quantity), statement in lines.items():
+        if measurement != "profile":
+            assert statement.startswith("not determined"), quantity
+
+
+def test_nan_and_infinity_in_the_middle(said, network, channel):
+    """Each place is left out where it counts; what needs all of them is not determined, each with its reason."""
+    tree = network(**PRECISE).tree()
+
+    def hole(p):
+        p["hessian_eigenvalue"].values[:, 6] = np.nan
+        p["hessian_trace_slope"].values[:, 4] = np.nan
+        return p
+
+    changed(tree, "profile", hole)
+    changed(tree, "mean_force", lambda f: f.assign(mean_force=f["mean_force"].where(f["s"] < 0.5, np.inf)))
+    _, lines, _ = said(tree)
+    assert lines["network", "mean_force", "thermal"] == "not determined: no top-k hessian_eigenvalue was measured"
+    assert lines["network", "mean_force", "curvature-proportional, Tr H along the path"].endswith("4 points")
+    right = next(v for k, v in lines.items() if k[2].startswith("mean force on the right half"))
+    assert right.startswith("not determined")
+    simulation = channel().tree()
+
+    def empty_bin(d):
+        d["density"].values[9] = np.nan
+        d["free_energy"].values[9] = np.nan
+        return d
+
+    changed(simulation, "stationary", empty_bin)
+    _, lines, _ = said(simulation)
+    assert "for 18 degrees of freedom" in lines["run", "stationary", "density, thermal"]
+
+
+def test_what_is_no_density_no_time_and_no_path_of_this_force(said, network, channel):
+    tree = channel().tree()
+    changed(tree, "stationary", lambda d: d.assign(density=0 * d["density"]))
+    assert said(tree)[1]["run", "stationary", "prediction"].startswith(
+        "not determined: stationary/density: expected a density over s of mean 1, found 0 … 0"
+    )
+    back = channel().tree()
+    changed(back, "relaxation", lambda r: r.isel(time=slice(None, None, -1)))
+    status, _, error = said(back)
+    assert status == 2
+    assert error.endswith("run.nc: relaxation/time: expected rising times, found others\n")
+    line = network(**PRECISE).tree()
+    changed(line, "profile", lambda p: p.isel(path_kind=[1]))
+    changed(line, "path", lambda p: p.assign_attrs(finder="AutoNEB"))
+    assert said(line)[1]["network", "mean_force", "prediction"] == (
+        "not determined: the profile is of the straight line alone, the force of another path"
+    )
+
+
+def test_files_of_one_side_the_same_file_and_nothing_in_common(said, channel, tmp_path):
+    status, lines, _ = said(
+        channel(groups=("mean_force",)).tree(), channel(seed=2, groups=("mean_force", "stationary")).tree()
+    )
+    assert status == 0
+    both = {k[2]: v for k, v in lines.items() if k[1] == "mean_force" and v.startswith("agrees")}
+    assert set(both) == {"mean force"}
+    status, lines, _ = said(channel(groups=("mean_force",)).tree(), channel(groups=("stationary",)).tree())
+    assert status == 0
+    assert not [v for v in lines.values() if v.startswith(("agrees", "disagrees"))]
+    path = tmp_path / "0" / "run.nc"
+    status, _, error = said(channel().tree(), files=[path])
+    assert (status, error) == (2, f"entropic: error: files: expected different files, found {path} twice\n")
+    status, _, error = said(channel().tree(), channel().tree())
+    assert status == 2
+    assert "expected runs with different seeds to combine, found the same run twice" in error
+
+
+def test_one_run_against_many(said, channel):
+    """The many are one run; exact curves, equal but for rounding, are not judged by it."""
+    many = [seeded(channel(seed=i).tree(), i) for i in range(3)]
+    _, lines, _ = said(seeded(channel(seed=9).tree(), 9, other=1), *many)
+    both = {k[2]: v for k, v in lines.items() if " and " in k[0]}
+    assert both["Hessian trace Tr H"].startswith("not determined: neither side has errors")
+    assert all(both[name].startswith("agrees") for name in ("mean force", "displacement", "stationary density of s"))
+
+
+def test_networks_with_different_seeds_are_drawn_together(network, tmp_path):
+    """The overview too, which shows all measurements of a run."""
+    for i in range(2):
+        write_tree(network(**PRECISE, seed=i).tree(), tmp_path / f"{i}" / "network.nc")
+    assert cli.main(["compare", f"{tmp_path}/*/network.nc", "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "figures" / "network_overview.png").exists()
+
+
+def test_damaged_files_are_one_line(said, channel, tmp_path):
+    for name, content in (("empty.nc", b""), ("half.nc", b"\x89HDF\r\n\x1a\n" + bytes(400)), ("text.nc", b"hello")):
+        path = tmp_path / name
+        path.write_bytes(content)
+        status, _, error = said(files=[path])
+        assert status == 2
+        assert f"{name}: expected a netCDF4 file" in error
+    tree = channel().tree()
+    for version, message in (
+        (None, "attribute schema_version: missing"),
+        ("2", "expected version 1 of the dataset, found"),
+    ):
+        tree.attrs.pop("schema_version", None)
+        tree.attrs |= {} if version is None else {"schema_version": version}
+        status, _, error = said(tree)
+        assert status == 2
+        assert message in error
