@@ -207,6 +207,7 @@ def _predictions(
                     momentum=summaries.setting("momentum", force, network.attrs) or 0.0,
                     noise_factor=_noise_factor(network, profile, force),
                     s=s,
+                    times=_window_times(force),
                 )
             )
             left_out = str(found[0].attrs.get("dropped", "")).split("; ")
@@ -223,6 +224,16 @@ def _predictions(
     if not found:
         return None
     return xr.concat(found, "form", data_vars="minimal", join="override", combine_attrs="override")
+
+
+def _window_times(force: xr.Dataset) -> np.ndarray | None:
+    """Times over which the force was averaged: in each window the middle and ± 0.35 of its width, whose plain mean is
+    that over the window to the third order (Chebyshev's rule)."""
+    middle = force["time_window"].values.astype(float)
+    if len(middle) < 2:
+        return None if not (np.isfinite(middle).all() and middle[0] > 0) else middle
+    half = 0.5 * float(np.diff(middle)[0])
+    return np.concatenate([middle + x * half for x in (-1 / np.sqrt(2), 0.0, 1 / np.sqrt(2))])
 
 
 def _of_another_path(network: xr.DataTree, profile: xr.Dataset) -> bool:

@@ -26,13 +26,17 @@ Form = Callable[[Mapping[str, Array]], Array]
 THERMAL = "thermal"
 PROPORTIONAL = "curvature-proportional"
 ALONG_PATH = "curvature-proportional, Tr H along the path"
+LYAPUNOV = "Lyapunov, top modes and bulk"
 FINITE_RATE = "finite learning rate"
+FINITE_TIME = "finite time"
 
 FORMULAS = {
     THERMAL: "−(T/2) Σ k_i'/k_i, T = η Tr C / (2(1−β) d_eff)",
     PROPORTIONAL: "−(η c / 4(1−β)) Tr(Q ∂H), c = Tr C / Tr H, transverse",
     ALONG_PATH: "−(η c / 4(1−β)) dTr H/dy from the spline through the path points",
+    LYAPUNOV: "−½ Σ k_i' Σ_ii, Σ_ii = η C_i / (2(1−β) k_i) in the measured top modes, and one bulk group",
     FINITE_RATE: "−½ Σ k_i' η C_i (1+β) / (k_i (1−β)(2(1+β) − η k_i)), top modes and one bulk group",
+    FINITE_TIME: "the same with the variances reached in the time windows from a cold start; bulk as stiff as k_min",
 }
 
 
@@ -80,6 +84,7 @@ def predict_network(
     momentum: float = 0.0,
     noise_factor: float = 1.0,
     s: Array | None = None,
+    times: Array | None = None,
     path_kind: str | None = None,
 ) -> xr.Dataset:
     """The entropic force on a network from its measured profile, in the small-noise (linear-response) theory.
@@ -91,6 +96,10 @@ def predict_network(
     softest of them, k_min (the cutoff; an attribute), and ``d_eff`` is the number of both.
     finite learning rate: `theory.variance_sgd` with the noise measured in each top mode (``c k_i`` where it was not),
     the rest as one bulk group with the remaining trace and noise and small eta k.
+    Lyapunov: the solution of ``H Sigma + Sigma H = eta C/(1−beta)`` in the top modes' basis, of which only the diagonal
+    of C is measured: the same for small eta k_i. Where the noise in the modes was not measured it is left out.
+    finite time: as finite learning rate, each variance (`theory.variance_sgd_transient`) as far as it has grown since a
+    cold start, averaged over `times` (clock t); the bulk is as stiff as the softest top mode, as in the thermal form.
 
     profile: the `profile` group. arc_length: length of the path, parameter. noise_factor: C of the dynamics over C of
     the profile (batch size). s: where to predict (default: the profile's points). Points where a form does not hold
@@ -120,8 +129,16 @@ def predict_network(
         bulk_modes = float(max(np.mean((values["trace"] - modes.sum(-1)) / modes.min(-1)), 0.0))
         forms[THERMAL] = lambda v: _thermal(v, slope, bulk_modes, rate)
         forms[FINITE_RATE] = lambda v: _finite_rate(v, slope, rate)
+        if "mode_noise" in values:
+            forms[LYAPUNOV] = lambda v: _lyapunov(v, slope, rate)
+        else:
+            dropped.append(f"{LYAPUNOV}: no noise_eigenvalue was measured")
+        if times is not None:
+            after = np.asarray(times, float)
+            forms[FINITE_TIME] = lambda v: _finite_time(v, slope, after, rate)
     else:
-        dropped += [f"{name}: no top-k hessian_eigenvalue was measured" for name in (THERMAL, FINITE_RATE)]
+        lost = (THERMAL, LYAPUNOV, FINITE_RATE, *((FINITE_TIME,) if times is not None else ()))
+        dropped += [f"{name}: no top-k hessian_eigenvalue was measured" for name in lost]
     order = [name for name in FORMULAS if name in forms]
     estimates = {name: between(points, propagate(forms[name], values, errors), at) for name in order}
     result = as_dataset(estimates, {name: FORMULAS[name] for name in order}, at)
@@ -248,12 +265,28 @@ def _thermal(v: Mapping[str, Array], difference: Array, bulk_modes: float, rate:
     return _where(good, compute)
 
 
-def _finite_rate(v: Mapping[str, Array], difference: Array, rate: Mapping[str, float]) -> Array:
+def _split(v: Mapping[str, Array], difference: Array) -> tuple[Array, ...]:
+    """Top modes and the rest: k_i, k_i', C_i (n, modes); trace, its slope and noise of the bulk (n,)."""
     modes, slopes = v["modes"], difference @ v["modes"]
     c = v["noise_trace"] / v["trace"]
     noise = np.clip(v["mode_noise"], 0.0, None) if "mode_noise" in v else np.clip(c, 0.0, None)[:, None] * modes
     bulk, bulk_noise = v["trace"] - modes.sum(-1), v["noise_trace"] - noise.sum(-1)
-    bulk_slope = _trace_slope(v, difference) - slopes.sum(-1)
+    return modes, slopes, noise, bulk, _trace_slope(v, difference) - slopes.sum(-1), bulk_noise
+
+
+def _lyapunov(v: Mapping[str, Array], difference: Array, rate: Mapping[str, float]) -> Array:
+    modes, slopes, noise, bulk, bulk_slope, bulk_noise = _split(v, difference)
+    scale = rate["learning_rate"] / (2 * (1 - rate["momentum"]))
+
+    def compute(i: np.ndarray) -> Array:
+        rest = theory.mean_force_curvature_proportional(bulk_slope[i], bulk_noise[i] / bulk[i], **rate)
+        return theory.mean_force(slopes[i], scale * noise[i] / modes[i]) + rest
+
+    return _where((modes > 0).all(-1) & (bulk > 0) & (bulk_noise >= 0), compute)
+
+
+def _finite_rate(v: Mapping[str, Array], difference: Array, rate: Mapping[str, float]) -> Array:
+    modes, slopes, noise, bulk, bulk_slope, bulk_noise = _split(v, difference)
     limit = theory.stability_limit(np.clip(modes.max(-1), 1e-300, None), rate["momentum"])
     good = (modes > 0).all(-1) & (bulk > 0) & (bulk_noise >= 0) & (rate["learning_rate"] < limit)
 
@@ -261,5 +294,22 @@ def _finite_rate(v: Mapping[str, Array], difference: Array, rate: Mapping[str, f
         top = theory.mean_force_covariance(noise[i], modes[i], slopes[i], **rate)
         rest = theory.mean_force_curvature_proportional(bulk_slope[i], bulk_noise[i] / bulk[i], **rate)
         return top + rest
+
+    return _where(good, compute)
+
+
+def _finite_time(v: Mapping[str, Array], difference: Array, times: Array, rate: Mapping[str, float]) -> Array:
+    modes, slopes, noise, bulk, bulk_slope, bulk_noise = _split(v, difference)
+    eta, momentum = rate["learning_rate"], rate["momentum"]
+    limit = theory.stability_limit(np.clip(modes.max(-1), 1e-300, None), momentum)
+    good = (modes > 0).all(-1) & (bulk > 0) & (bulk_noise >= 0) & (eta < limit)
+    steps = [round(float(t) * (1 - momentum) / eta) for t in times]
+
+    def compute(i: np.ndarray) -> Array:
+        softest = modes[i].min(-1, keepdims=True)
+        k = np.concatenate([modes[i], softest], axis=-1)
+        c = np.concatenate([noise[i], softest * (bulk_noise[i] / bulk[i])[:, None]], axis=-1)
+        variance = np.mean([theory.variance_sgd_transient(k, c, eta, n, momentum) for n in steps], axis=0)
+        return theory.mean_force(np.concatenate([slopes[i], bulk_slope[i][:, None]], axis=-1), variance)
 
     return _where(good, compute)

@@ -9,7 +9,7 @@ import xarray as xr
 
 from analysis import ladder, predict, summaries
 from analysis.agreement import Row
-from analysis.comparisons._forms import against_forms
+from analysis.comparisons._forms import against_forms, ranking
 from analysis.comparisons._pair import Alignment, common_points, onto, pair, same_length, simulated
 from analysis.uncertainty import Estimate
 from entropy_sim.errors import UserError
@@ -85,7 +85,7 @@ def against_theory(
         if name in predictions:
             result[name] = predictions[name]
     result.attrs |= {f"prediction_{k}": v for k, v in predictions.attrs.items()}
-    return result, rows
+    return result, rows if exact else [*rows, *ranking(label, "mean_force", result)]
 
 
 def between(

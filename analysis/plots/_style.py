@@ -26,7 +26,7 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
 )
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 #: Predictions differ in colour and in dash, so that they can be told apart in grey.
-DASHES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+DASHES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 3)))
 
 WIDTH, HEIGHT = 6.4, 3.6  # inches
 

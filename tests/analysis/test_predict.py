@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import linalg
 
 from analysis import predict
 from analysis.uncertainty import Estimate, agreement
@@ -50,6 +51,60 @@ def test_finite_learning_rate_force_of_a_known_network(network):
     found = forms(known)["force"].sel(form=predict.FINITE_RATE)
     np.testing.assert_allclose(found, expected, atol=2e-3 * expected.max())
     assert np.abs(expected / known.force(S) - 1)[:6].max() > 0.1  # the small-eta form would be seen to be wrong
+
+
+def test_lyapunov_s_solution_in_the_modes_basis(network):
+    """Σ H + H Σ = η C/(1−β) for diagonal matrices, solved by scipy, one mode noisier than C = c H has it."""
+    known = network(profile_noise=1e-6, momentum=0.4, learning_rate=0.02)
+    profile = known.profile(points=41)
+    profile["noise_eigenvalue"] = profile["noise_eigenvalue"].copy(deep=True)
+    profile["noise_eigenvalue"][..., 1] *= 1.5
+    profile["noise_trace"] = profile["noise_trace"] + 0.5 * profile["noise_eigenvalue"][..., 1] / 1.5
+    profile["noise_trace_transverse"] = profile["noise_trace"]
+    found = predict.predict_network(profile, arc_length=20.0, learning_rate=0.02, momentum=0.4, s=S)
+    c, expected = known.noise_ratio, []
+    for g, slope in zip(known.g(S), known.slope(S), strict=True):
+        k, noise = np.array(known.modes) * g, c * np.array(known.modes) * g * np.array([1, 1.5, 1, 1, 1])
+        sigma = linalg.solve_continuous_lyapunov(np.diag(k), np.diag(0.02 * noise / 0.6))
+        bulk = 0.02 * c / (4 * 0.6) * known.bulk * slope
+        expected.append(-0.5 * np.trace(np.diag(np.array(known.modes) * slope) @ sigma) - bulk)
+    value = found["force"].sel(form=predict.LYAPUNOV)
+    np.testing.assert_allclose(value, expected, atol=2e-3 * np.max(expected))
+    equal = forms(known)["force"].sel(form=predict.LYAPUNOV)
+    assert np.abs(value - equal).max() > 0.02 * np.abs(equal).max()  # C = c H would be seen to be wrong
+    silent = predict.predict_network(profile.drop_vars("noise_eigenvalue"), arc_length=20.0, learning_rate=0.02)
+    assert f"{predict.LYAPUNOV}: no noise_eigenvalue" in silent.attrs["dropped"]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_finite_time_force_of_a_known_network(network, momentum):
+    """Each variance follows its recursion, step by step here; at late times it is the stationary one, at once 0."""
+    known = network(profile_noise=1e-6, learning_rate=0.01, momentum=momentum)
+    times = np.array([0.05, 0.1]) / (1 - momentum)
+    k = np.array([*known.modes, min(known.modes)]) * known.g(S)[:, None]
+    slope = np.array([*known.modes, known.bulk]) * known.slope(S)[:, None]
+    total = np.zeros_like(k)
+    x2, xv, v2 = (np.zeros_like(k) for _ in range(3))
+    wanted = [round(t * (1 - momentum) / 0.01) for t in times]
+    for n in range(1, max(wanted) + 1):
+        # v' = b v − h k x − h ξ, x' = x + v'
+        a, b = 0.01 * k, momentum
+        v2_new = b**2 * v2 - 2 * a * b * xv + a**2 * x2 + 0.01**2 * known.noise_ratio * k
+        xv_new = b * xv - a * x2 + v2_new
+        x2 = x2 + 2 * (b * xv - a * x2) + v2_new
+        v2, xv = v2_new, xv_new
+        if n in wanted:
+            total += x2 / len(wanted)
+    expected = -0.5 * (slope * total).sum(-1)
+    found = forms(known, times=times)["force"].sel(form=predict.FINITE_TIME)
+    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+    stationary = forms(known)["force"].sel(form=predict.FINITE_RATE)
+    assert np.abs(expected - stationary).max() > 0.15 * np.abs(stationary).max()  # which would be seen to be wrong
+    late = forms(known, times=np.array([200.0]))["force"]
+    np.testing.assert_allclose(
+        late.sel(form=predict.FINITE_TIME), late.sel(form=predict.FINITE_RATE), rtol=0.2, atol=1e-9
+    )
+    assert np.abs(forms(known, times=np.array([0.0]))["force"].sel(form=predict.FINITE_TIME)).max() < 1e-12
 
 
 def test_noise_factor_and_path_kind(network):

@@ -49,7 +49,7 @@ def test_a_barrier_that_stays_or_is_not_there_is_told():
 def test_a_run_and_its_comparison_draw_it(network, tmp_path):
     from analysis.compare import compare
 
-    tree = network(groups=("path", "profile")).tree()
+    tree = network(groups=("path",)).tree()
     tree["barrier"] = shared()
     assert "vanishing" in {p.stem for p in plots.plot_file(tree, tmp_path / "run")}
     assert "vanishing_network" in {p.stem for p in plots.plot_file(compare([], tree), tmp_path / "both")}
