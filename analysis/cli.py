@@ -295,7 +295,8 @@ def _summary(tree: Any) -> str:
         if any(missing.values()):
             found = (f"{n} {count} of {dataset[n].size}" for n, count in missing.items() if count)
             lines.append(f"  {'':18} without a value (NaN): {', '.join(found)}")
-        if (burn_in := dataset.attrs.get("burn_in_relaxation_times", float("inf"))) < _ENOUGH_BURN_IN:
+        waited = dataset.attrs.get("burn_in_relaxation_times", float("inf"))
+        if (burn_in := min(waited) if hasattr(waited, "__len__") else waited) < _ENOUGH_BURN_IN:
             lines.append(
                 f"  {'':18} note: the burn-in is {burn_in:.2g} relaxation times of the slowest transverse mode: "
                 f"averages may still remember the start (from {_ENOUGH_BURN_IN:g} on they do not)"

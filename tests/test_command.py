@@ -212,3 +212,26 @@ def test_info_says_what_was_found_and_who_is_not_in_it(tmp_path, capsys):
 def test_help_is_there(command, capsys):
     assert main([*command.split(), "--help"]) == 0
     assert "usage: entropic" in capsys.readouterr().out
+
+
+def test_a_scan_of_the_learning_rate_is_summarised(tmp_path, capsys):
+    """Its burn-in, in relaxation times, differs from value to value: the shortest counts."""
+    out = tmp_path / "barrier.nc"
+    small = [
+        "--points",
+        "3",
+        "--walkers",
+        "32",
+        "--replicas",
+        "2",
+        "--burn-in",
+        "2",
+        "--duration",
+        "2",
+        "--stride",
+        "1",
+    ]
+    scan = ["--scan.parameter", "learning_rate", "--scan.values", "0.02", "0.08"]
+    nouns = ["noise:curvature-covariance", "dynamics:sgd"]
+    assert main(["simulate", "barrier", *nouns, *small, *scan, "--out", str(out)]) == 0
+    assert "note: the burn-in is 2" in capsys.readouterr().out
