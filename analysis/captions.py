@@ -109,7 +109,8 @@ def what_was_run(simulations: Sequence[tuple[str, xr.DataTree]], network: xr.Dat
         done = ", ".join(name.replace("_", " ") for name in tree.children if name in GROUPS)
         system, noise, dynamics = (tree.attrs.get(name, "unknown") for name in ("system", "noise", "dynamics"))
         text = f"Simulation “{label}”: landscape {system}, noise {noise}, dynamics {dynamics}"
-        step = f" with a time step of {tree.attrs['time_step']:g}" if "time_step" in tree.attrs else ""
+        steps = ", ".join(f"{step:g}" for step in np.atleast_1d(tree.attrs.get("time_step", [])))  # of a scan: several
+        step = f" with a time step of {steps}" if steps else ""
         paragraphs.append(f"{text}{step}. Measured: {done}.")
     return paragraphs
 

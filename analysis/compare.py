@@ -13,6 +13,7 @@ A comparison is a tree with `source` "analysis". Its groups, each named by the l
     ladder/<label>               mean force at several strengths of noise: its ratio to theory at zero noise, see
                                  `analysis.ladder.extrapolate`; ladder_formula/<label> over the stationary formula
     ladder_sensitivity/<label>   choice: the limit under other choices of the analysis
+    stability/<label>            a mean force scanned over the learning rate, see `analysis.stability`
     vanishing/<label>, scaling/<label>, arrhenius/<label>
                                  what a scan of barriers or escapes says, see `analysis.barriers`
     relaxation/<label>           control, start, time: position (+ _stderr); control, start: displacement (+ _stderr),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from analysis import comparisons, criteria, ladder, predict, predict_simulation, simulated, summaries
-from analysis.agreement import Row
+from analysis import comparisons, criteria, ladder, predict, predict_simulation, simulated, stability, summaries
+from analysis.agreement import Row, formula_row
 from analysis.comparisons._pair import SAME_LENGTH
 from analysis.runs import Run
+from analysis.uncertainty import Estimate
 from entropy_sim.errors import UserError
 from entropy_sim.run_files import config_hash
 from entropy_sim.schema import GROUPS
@@ -70,7 +72,9 @@ def simulation(label: str, tree: xr.DataTree, groups: dict[str, xr.Dataset], row
     length = summaries.arc_length(tree)
     if profile is not None:
         groups[f"profile/{label}"] = profile
-    if force is not None:
+    if force is None:
+        _near_the_edge(label, tree, groups, rows)
+    else:
         predictions = None
         try:
             predictions = predict_simulation.predict_simulation(tree, force["s"].values)
@@ -138,6 +142,23 @@ def network(network: xr.DataTree, simulations: Sequence[Run], groups: dict[str, 
         others = {n: d for n, t in twins.items() if (d := summaries.measurement(t, "relaxation")) is not None}
         groups[f"relaxation/{label}"], new = comparisons.relaxation.against_theory(label, relaxed, others)
         rows += criteria.replicas_return(label, groups[f"relaxation/{label}"]) + new
+
+
+def _near_the_edge(label: str, tree: xr.DataTree, groups: dict[str, xr.Dataset], rows: list[Row]) -> None:
+    """A mean force at several learning rates against its divergence at the edge of stability, where that is known."""
+    try:
+        found = stability.edge_of_stability(tree)
+    except UserError:
+        return
+    exact = 1 / (1 - found["eta_k"].values / float(found.attrs["stability_limit"]))
+    measured = Estimate.independent(found["ratio"].values, found["ratio_stderr"].values)
+    form = "over the small-step force, 1 / (1 − ηk / 2(1+β))"
+    row, _, _ = formula_row(
+        label, "mean_force", form, measured, Estimate.independent(exact, np.zeros_like(exact)), exact=True
+    )
+    most = f"up to ηk = {float(found['eta_k'].max()):.3g} of {float(found.attrs['stability_limit']):g}"
+    rows.append(replace(row, statement=f"{row.statement}; {most}"))
+    groups[f"stability/{label}"] = found.assign_attrs(statement=rows[-1].statement)
 
 
 def _remembered(tree: xr.DataTree, density: xr.Dataset) -> float:

@@ -179,6 +179,8 @@ def _group(name: str, ds: xr.Dataset, suffix: str) -> Iterator[tuple[str, Axes]]
         with contextlib.suppress(UserError):
             if scanned(ds) == "shared_iterations":
                 yield f"vanishing{suffix}", plot_vanishing(barriers.vanishing(ds))
+    elif name == "stability":
+        yield f"stability{suffix}", plot_stability(ds)
     elif name == "vanishing" and "height" in ds:
         yield f"vanishing{suffix}", plot_vanishing(ds)
     elif name == "spectrum" and "first" in ds:

@@ -13,6 +13,7 @@ from analysis.plots.barrier import plot_barrier
 from analysis.plots.escape import plot_escape, plot_escape_times, scanned
 from analysis.plots.path import plot_path_convergence
 from analysis.plots.spectrum import plot_spectrum
+from analysis.plots.stability import plot_stability
 from analysis.plots.vanishing import plot_vanishing
 from analysis.runs import over_runs
 
@@ -37,6 +38,10 @@ def further_figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> I
         yield "spectrum", plot_spectrum(ds), caption, "spectral density against the eigenvalue along the path"
     if "escape" in tree.children:
         yield from _escapes(label, over_runs("escape", tree["escape"].to_dataset()), comparison)
+    near = _group(comparison, "stability", label)
+    if near is not None:
+        caption = f"Mean force near the edge of stability. Against theory: {near.attrs['statement']}."
+        yield "stability", plot_stability(near), caption, "measured over small-step force against ηk"
     vanishing = _group(comparison, "vanishing", label)
     if vanishing is not None:
         caption = f"{_sentence(vanishing)}."

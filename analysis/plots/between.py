@@ -30,7 +30,11 @@ def plot_between(ds: xr.Dataset, ax: Axes | None = None, names: tuple[str, str] 
             options: dict[str, Any] = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4}
             options["markersize"] = 0 if len(x) > 40 else 4
             good = np.isfinite(ds[side].values)
-            _style.band(ax, x[good], ds[side].values[good], ds[f"{side}_stderr"].values[good], label=name, **options)
+            value, stderr = ds[side].values[good], ds[f"{side}_stderr"].values[good]
+            if len(x) == 1:  # a band has no width
+                ax.errorbar(x[good], value, stderr, capsize=3, label=name, **options)
+            else:
+                _style.band(ax, x[good], value, stderr, label=name, **options)
         if dim == "s":
             _style.position_axis(ax)
         else:

@@ -66,7 +66,8 @@ def plot_force_comparison(ds: xr.Dataset, ax: Axes | None = None, forms: tuple[s
     """The force that was compared (attribute `compared`: net of the control, or as it is) with every prediction: a
     comparison's `mean_force/<label>`. forms: which predictions (default: all)."""
     with _style.style():
-        ax = _style.axes(ax, height=4.2)
+        chosen = list(forms or (map(str, ds["form"].values) if "form" in ds.dims else ()))
+        ax = _style.axes(ax, height=4.2 + 0.18 * max(len(chosen) - 4, 0))  # a line of the legend for each
         s = ds["s"].values
         ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
         compared = str(ds.attrs.get("compared", "net"))
@@ -84,7 +85,6 @@ def plot_force_comparison(ds: xr.Dataset, ax: Axes | None = None, forms: tuple[s
         )
         from analysis.agreement import plus_minus  # scipy, which other figures do without
 
-        chosen = list(forms or (map(str, ds["form"].values) if "form" in ds.dims else ()))
         for i, form in enumerate(chosen):
             one = ds.sel(form=form)
             good = np.isfinite(one["predicted"].values)
@@ -112,8 +112,8 @@ def plot_force_ratio(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     """measured / predicted at every s and form with 68 % intervals, beyond −3 … 6 on a logarithmic axis: a
     comparison's `mean_force/<label>`. Points whose interval is unbounded are left out."""
     with _style.style():
-        ax = _style.axes(ax, height=3.8)
         forms = list(map(str, ds["form"].values))
+        ax = _style.axes(ax, height=3.8 + 0.18 * max(len(forms) - 4, 0))
         ax.axhline(1, color="black", linewidth=1, label="agreement")
         shift, shown = 0.008, [0.0, 1.0]
         for i, form in enumerate(forms):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullFormatter
 
 from analysis.plots import _style
 from entropy_sim.errors import require
@@ -35,8 +36,9 @@ def plot_stability(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax.set_xlim(0, 1.03 * limit)
         if float(ds["ratio"].max()) > 5:
             ax.set_yscale("log")
-            for formatter in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
-                formatter("{x:g}")
+            ax.yaxis.set_major_locator(FixedLocator([1, 2, 5, 10, 20, 50, 100]))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(_style.label(ds["eta_k"]))
         ax.set_ylabel("measured / small-step force")
         _style.legend(ax)
