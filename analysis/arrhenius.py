@@ -175,8 +175,10 @@ def measured_height(barrier: xr.Dataset, temperature: float) -> float | None:
     total = both[0] + both[1]
     if scan is None:
         return float(total[0]) if np.isfinite(total[0]) and total[0] > 0 else None
+    if scan != "temperature":
+        return None
     x = barrier[scan].values.astype(float)
-    if scan != "temperature" or not x[0] <= temperature <= x[-1]:
+    if not x[0] <= temperature <= x[-1]:
         return None
     found = float(np.interp(temperature, x, total))
     return found if np.isfinite(found) and found > 0 else None

@@ -273,8 +273,11 @@ GROUPS: Mapping[str, Group] = {
         coordinates={
             **_SCAN_COORDINATES,
             "shared_iterations": Variable(("shared_iterations",), "1", "shared training iterations"),
+            # Names.
+            "optimizer": Variable(("optimizer",), "1", "optimizer of the training"),
+            "architecture": Variable(("architecture",), "1", "network"),
         },
-        extra_dims=(*_SCANS, "shared_iterations", "replica"),
+        extra_dims=(*_SCANS, "shared_iterations", "optimizer", "architecture", "replica"),
     ),
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,8 @@ class Start:
 class SGD:
     """v ← β v − lr (g + λ θ), θ ← θ + v (heavy ball, β = `momentum` of the training); Nesterov: θ ← θ + β v − lr g."""
 
+    usual_learning_rate: ClassVar[float] = 0.1
+
     nesterov: bool = False
     """Nesterov's momentum in place of the heavy ball (Sutskever et al. 2013)."""
 
@@ -69,6 +71,8 @@ class Adam:
 
     Its learning rates are about 1e-3; `momentum` of the training is not used.
     """
+
+    usual_learning_rate: ClassVar[float] = 1e-3
 
     beta1: float = 0.9
     """Decay of the average of the gradient."""
@@ -99,6 +103,8 @@ class Muon:
     biases and normalisations are AdamW's, at `adam_learning_rate` under the same schedule. Both decouple their weight
     decay. Learning rates are about 0.02.
     """
+
+    usual_learning_rate: ClassVar[float] = 0.02
 
     momentum: float = 0.95
     """Nesterov momentum."""
@@ -132,6 +138,8 @@ class SOAP:
     Of the package pytorch_optimizer. Its first step only initialises the preconditioner. Learning rates are about 3e-3.
     """
 
+    usual_learning_rate: ClassVar[float] = 3e-3
+
     beta1: float = 0.95
     """Decay of the average of the gradient."""
     beta2: float = 0.95
@@ -161,7 +169,10 @@ class KFAC:
     A, B: moving averages of the Fisher's factors with labels drawn from the network (Martens & Grosse 2015; Grosse &
     Martens 2016 for convolutions), computed by curvlinops from the present minibatch, damped as in section 6.3 of the
     former. What is not a weight or bias of a linear or (ungrouped) convolutional layer moves by F = 1.
+    Learning rates are about 0.03.
     """
+
+    usual_learning_rate: ClassVar[float] = 0.03
 
     momentum: float = 0.9
     """Heavy-ball momentum β of the preconditioned gradient."""

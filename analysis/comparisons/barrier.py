@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from analysis.agreement import Row, formula_row
+from analysis.agreement import Row, formula_row, number, plus_minus
 from analysis.comparisons._pair import SAME_PLACE, Alignment, onto, pair
 from analysis.uncertainty import Array, Estimate
 from entropy_sim.errors import UserError, require
@@ -24,8 +24,19 @@ def scan_of(dataset: xr.Dataset, variable: str) -> str | None:
     return dims[0] if dims else None
 
 
+def is_numeric(scan: xr.DataArray) -> bool:
+    """Whether a scan is over numbers, not over names (of optimizers, of networks)."""
+    return bool(np.issubdtype(scan.dtype, np.number))
+
+
 def common_values(first: xr.DataArray, second: xr.DataArray) -> tuple[Array, list[tuple[int, int]]]:
     """Values that both scans took, and where each has them. Raises UserError if there are none."""
+    if not is_numeric(first):
+        both = [(i, j) for i, a in enumerate(first.values) for j, b in enumerate(second.values) if a == b]
+        if not both:
+            listed = (", ".join(map(str, one.values)) for one in (first, second))
+            raise UserError(f"{first.name}: expected a name in common, found {' and '.join(listed)}")
+        return first.values[[i for i, _ in both]], both
     a, b = first.values.astype(float), second.values.astype(float)
     same = np.abs(a[:, None] - b) <= SAME_PLACE * np.abs(a[:, None])
     indices = [(int(i), int(j)) for i, j in np.argwhere(same)]
@@ -73,12 +84,14 @@ def between(
     if scan is None:
         coordinate = xr.DataArray([0], dims="point", attrs={"units": "1", "long_name": "setting"})
     else:
-        x, y = (one[scan].values.astype(float) for one in (first, second))
         try:
             at, indices = common_values(first[scan], second[scan])
             a = a.select(np.array([i for i, _ in indices]))
             b = b.select(np.array([j for _, j in indices]))
         except UserError:
+            if not is_numeric(first[scan]):
+                raise
+            x, y = (one[scan].values.astype(float) for one in (first, second))
             inside = [v[(v >= max(x[0], y[0])) & (v <= min(x[-1], y[-1]))] for v in (x, y)]
             at = min(inside, key=len) if all(map(len, inside)) else max(inside, key=len)
             if not len(at) or len(x) < 2 or len(y) < 2:
@@ -123,6 +136,22 @@ def against_theory(label: str, dataset: xr.Dataset) -> tuple[xr.Dataset | None, 
     return found, [line]
 
 
+def _named(label: str, dataset: xr.Dataset, scan: str, variable: str) -> Row:
+    """The heights by name, and the chi-squared of them all being equal where each has an error."""
+    found = heights(dataset, variable)
+    each = zip(dataset[scan].values, found.value, found.stderr, strict=True)
+    text = ", ".join(f"{name} {plus_minus(v, e) if e > 0 else number(v)}" for name, v, e in each)
+    good = found.determined()
+    statement = text
+    if good.sum() > 1:
+        weights = 1 / found.stderr[good] ** 2
+        mean = float((weights * found.value[good]).sum() / weights.sum())
+        chi = float((weights * (found.value[good] - mean) ** 2).sum())
+        statement += f"; all equal: χ² = {chi:.1f} for {int(good.sum()) - 1}"
+    quantity = f"{variable.replace('_', ' ')} by {scan}"
+    return Row(label, "barrier", quantity, "result", "", statement, units="loss")
+
+
 def scans(label: str, tree: xr.DataTree, related: xr.DataTree | None = None) -> tuple[dict[str, xr.Dataset], list[Row]]:
     """What one run's scans say by themselves (`analysis.barriers`): which barrier vanishes first as training is shared,
     how the entropic one scales with another parameter, whether escapes are Arrhenius: results, without a verdict; and
@@ -150,6 +179,8 @@ def scans(label: str, tree: xr.DataTree, related: xr.DataTree | None = None) -> 
         scan = scan_of(measured, "entropic_barrier")
         if scan == "shared_iterations":
             add("vanishing", "which barrier vanishes first", "barrier", partial(barriers.vanishing, measured))
+        elif scan is not None and not is_numeric(measured[scan]):
+            rows += [_named(label, measured, scan, variable) for variable in HEIGHTS]
         elif scan is not None:
             words = f"entropic barrier against {scan.replace('_', ' ')}"
             add("scaling", words, "barrier", partial(barriers.scaling, measured))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,17 @@ def label(variable: xr.DataArray, name: str | None = None) -> str:
     units = str(variable.attrs.get("units", "1"))
     shown = _UNITS.get(units, units)
     return f"{text} [{shown}]" if shown else text
+
+
+def places(ax: Axes, coordinate: xr.DataArray) -> np.ndarray:
+    """Where the values of a scan stand on the x axis: numbers where they are, names side by side, in their order."""
+    if np.issubdtype(coordinate.dtype, np.number):
+        return coordinate.values
+    at = np.arange(coordinate.size)
+    names = [textwrap.fill(re.sub(r"(?<=[:,])", " ", str(name)), 16) for name in coordinate.values]
+    ax.set_xticks(at, names)
+    ax.set_xlim(-0.5, coordinate.size - 0.5)
+    return at
 
 
 def value_axis(ax: Axes, variable: xr.DataArray, name: str | None = None) -> None:

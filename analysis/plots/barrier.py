@@ -24,7 +24,7 @@ def plot_barrier(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     require(scan is not None, "barrier", "a scan over one parameter", list(map(str, ds.dims)))
     with _style.style():
         ax = _style.axes(ax)
-        x = ds[scan].values
+        x = _style.places(ax, ds[scan])
         bars: dict[str, Any] = {"markersize": 5, "capsize": 2.5, "linestyle": "none"}
         if "entropic_barrier_exact" in ds:
             ax.plot(x, ds["entropic_barrier_exact"], color=_style.VERMILLION, label="entropic, exact")
@@ -42,7 +42,7 @@ def plot_barrier(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         else:
             ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
         # An entropic height is linear in the temperature, the dimension, and the logarithm of the stiffness ratio.
-        if wide or scan == "stiffness_ratio":
+        if (wide and np.issubdtype(ds[scan].dtype, np.number)) or scan == "stiffness_ratio":
             ax.set_xscale("log")
             ax.set_xticks(x, [f"{value:g}" for value in x])
             ax.xaxis.set_minor_locator(NullLocator())

@@ -20,7 +20,8 @@ def plot_between(ds: xr.Dataset, ax: Axes | None = None, names: tuple[str, str] 
     (dim,) = map(str, ds["first"].dims)
     with _style.style():
         ax = _style.axes(ax, height=4.0)
-        x = ds[dim].values
+        x = _style.places(ax, ds[dim])
+        named = not np.issubdtype(ds[dim].dtype, np.number)
         if ds["first"].attrs.get("units") != "1":
             ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
         for side, name, colour, marker, line in (
@@ -31,7 +32,8 @@ def plot_between(ds: xr.Dataset, ax: Axes | None = None, names: tuple[str, str] 
             options["markersize"] = 0 if len(x) > 40 else 4
             good = np.isfinite(ds[side].values)
             value, stderr = ds[side].values[good], ds[f"{side}_stderr"].values[good]
-            if len(x) == 1:  # a band has no width
+            if len(x) == 1 or named:  # a band has no width, and nothing is between names
+                options |= {"linestyle": "none"} if named else {}
                 ax.errorbar(x[good], value, stderr, capsize=3, label=name, **options)
             else:
                 _style.band(ax, x[good], value, stderr, label=name, **options)

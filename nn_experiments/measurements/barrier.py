@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import xarray as xr
 from torch import Tensor
 
 from entropy_sim import schema, statistics
-from entropy_sim.errors import UserError, require
+from entropy_sim.errors import require
 from entropy_sim.run_files import config_json
-from nn_experiments import curvature, states
-from nn_experiments.experiment import AnyExperiment
+from nn_experiments import curvature, states, variants
+from nn_experiments.experiment import AnyExperiment, Experiment
 from nn_experiments.measurements._frames import Frame, frames
+from nn_experiments.measurements._heights import above_ends, entropic_barrier
 from nn_experiments.measurements.mean_force import MeanForce
-from nn_experiments.objective import generator
+from nn_experiments.objective import Objective, generator
 from nn_experiments.paths.autoneb import AutoNEB
 from nn_experiments.paths.band import Band
 from nn_experiments.paths.linear import linear
@@ -35,11 +35,19 @@ from nn_experiments.paths.resume import Resume
 from nn_experiments.train import Training, TrainingState
 from nn_experiments.workers import Workers, one_thread
 
-Floats = npt.NDArray[np.float64]
-Parameter = Literal["shared_iterations", "learning_rate", "batch_size", "training_learning_rate", "training_batch_size"]
+Parameter = Literal[
+    "shared_iterations",
+    "learning_rate",
+    "batch_size",
+    "training_learning_rate",
+    "training_batch_size",
+    "optimizer",
+    "architecture",
+]
 #: The dimension of the dataset that a parameter becomes.
 _DIMENSIONS = {"training_learning_rate": "learning_rate", "training_batch_size": "batch_size"}
 _WHOLE = ("shared_iterations", "batch_size", "training_batch_size")
+_NAMED = ("optimizer", "architecture")
 
 
 @dataclass(frozen=True)
@@ -58,9 +66,10 @@ class Barrier:
 
     parameter: Parameter = "shared_iterations"
     """What is varied: iterations shared by the two trainings; learning rate or batch size of the measured dynamics, on
-    the same path; learning rate or batch size of the training."""
-    values: tuple[float, ...] = (0.0, 66.0, 220.0, 440.0)
-    """Its values, in rising order."""
+    the same path; learning rate, batch size or optimizer of the training; the network."""
+    values: tuple[float, ...] | tuple[str, ...] = (0.0, 66.0, 220.0, 440.0)
+    """Its values, in rising order; or names of optimizers (sgd adamw muon soap kfac), each at its usual learning rate
+    unless it is the training's own, or of networks (resnet wideresnet mlp), with options: adam:learning_rate=0.003."""
     shared_iterations: int = 0
     """Iterations shared where another parameter is varied."""
     parent: int = 0
@@ -80,12 +89,7 @@ class Barrier:
     def __post_init__(self) -> None:
         known = get_args(Parameter)
         require(self.parameter in known, "barrier.parameter", f"one of {', '.join(known)}", self.parameter)
-        values = np.asarray(self.values, dtype=np.float64)
-        rising = values.size > 0 and bool(np.isfinite(values).all() and (np.diff(values) > 0).all())
-        least = 0 if self.parameter == "shared_iterations" else np.finfo(float).tiny
-        good = rising and values[0] >= least and (self.parameter not in _WHOLE or bool(np.all(values % 1 == 0)))
-        whole = "whole numbers" if self.parameter in _WHOLE else "positive numbers"
-        require(good, "barrier.values", f"{whole} in rising order", self.values)
+        self._check_values()
         require(self.shared_iterations >= 0, "barrier.shared_iterations", "a number >= 0", self.shared_iterations)
         apart = len(self.pairs) > 0 and all(a != b for a, b in self.pairs)
         require(apart, "barrier.pairs", "one or more pairs of different seeds", self.pairs)
@@ -102,10 +106,25 @@ class Barrier:
         for value in self.values:
             self._at(value)  # what training and mean force refuse is refused now
 
-    def _at(self, value: float) -> _One:
+    def _check_values(self) -> None:
+        if self.parameter in _NAMED:
+            names = len(self.values) > 0 and all(isinstance(v, str) for v in self.values)
+            good = names and len(set(self.values)) == len(self.values)
+            expected = {"optimizer": variants.OPTIMIZERS, "architecture": variants.NETWORKS}[self.parameter]
+            require(good, "barrier.values", f"different names such as {' '.join(expected)}", self.values)
+            return
+        whole = "whole numbers" if self.parameter in _WHOLE else "positive numbers"
+        good = not any(isinstance(v, str) for v in self.values)
+        values = np.asarray(self.values if good else [], dtype=np.float64)
+        good = good and values.size > 0 and bool(np.isfinite(values).all() and (np.diff(values) > 0).all())
+        least = 0 if self.parameter == "shared_iterations" else np.finfo(float).tiny
+        good = good and values[0] >= least and (self.parameter not in _WHOLE or bool(np.all(values % 1 == 0)))
+        require(good, "barrier.values", f"{whole} in rising order", self.values)
+
+    def _at(self, value: float | str, experiment: AnyExperiment | None = None) -> _One:
         """What one value consists of. The scan is no part of it: a longer one finds what a shorter one has done."""
         number: Any = int(value) if self.parameter in _WHOLE else value
-        one = _One(self.training, self.path, self.mean_force, self.shared_iterations)
+        one = _One(experiment, self.training, self.path, self.mean_force, self.shared_iterations)
         match self.parameter:
             case "shared_iterations":
                 return one._replace(shared_iterations=number)
@@ -114,6 +133,13 @@ class Barrier:
             case "batch_size":
                 noise = replace(self.mean_force.noise, batch_size=number)
                 return one._replace(mean_force=replace(self.mean_force, noise=noise))
+            case "optimizer":
+                return one._replace(training=variants.with_optimizer(self.training, number, "barrier.values"))
+            case "architecture":
+                network, training = variants.with_network(
+                    Experiment() if experiment is None else experiment, self.training, number, "barrier.values"
+                )
+                return one._replace(experiment=network, training=training)
             case name:
                 return one._replace(training=replace(self.training, **{name.removeprefix("training_"): number}))
 
@@ -130,21 +156,24 @@ class Barrier:
         report: told in a line about each value. Raises UserError if more iterations are to be shared than there are,
         and for what trainings, path finder and mean force refuse.
         """
-        work = _Work(self, experiment, Path(out) / "barrier", workers or Workers(1), device)
-        rows = []
+        rows, objectives = [], []
         for value in self.values:
-            rows.append(work.heights(self._at(value)))
+            one = self._at(value, experiment)
+            objectives.append(one.experiment.objective())
+            work = _Work(self, one.experiment, Path(out) / "barrier", workers or Workers(1), device)
+            rows.append(work.heights(one))
             if report is not None:
                 means = {name: np.mean([r[name] for r in rows[-1]]) for name in ("energy_barrier", "entropic_barrier")}
                 report(
-                    f"barrier: {self.parameter.replace('_', ' ')} {value:g}: "
+                    f"barrier: {self.parameter.replace('_', ' ')} {value if isinstance(value, str) else f'{value:g}'}: "
                     f"energetic {means['energy_barrier']:.3g}, entropic {means['entropic_barrier']:.2g}"
                 )
-        return self._group(rows, experiment)
+        return self._group(rows, objectives)
 
-    def _group(self, rows: list[list[dict[str, Any]]], experiment: AnyExperiment) -> xr.Dataset:
+    def _group(self, rows: list[list[dict[str, Any]]], objectives: list[Objective]) -> xr.Dataset:
         dim = _DIMENSIONS.get(self.parameter, self.parameter)
-        variables: dict[str, tuple[Any, ...]] = {dim: ((dim,), np.array(self.values, dtype=np.float64))}
+        kind = np.str_ if self.parameter in _NAMED else np.float64
+        variables: dict[str, tuple[Any, ...]] = {dim: ((dim,), np.array(self.values, dtype=kind))}
         number = len(self.pairs)
         for name in [n for n in rows[0][0] if not n.endswith("_stderr")]:
             each = np.array([[row[name] for row in rows_] for rows_ in rows], dtype=np.float64)
@@ -155,7 +184,11 @@ class Barrier:
                 variables[f"{name}_stderr"] = ((dim,), np.array([r[0][f"{name}_stderr"] for r in rows]))
             if number > 1 and name in ("energy_barrier", "energy_barrier_path", "entropic_barrier"):
                 variables[f"{name}_each"] = ((dim, "replica"), each)
-        objective = experiment.objective()
+        objective = objectives[0]
+        # Networks may differ in their normalisation.
+        modes = {(o.mode, o.group_size or 0) for o in objectives}
+        names = ("normalization_mode", "group_size")
+        normalization = dict(zip(names, modes.pop(), strict=True)) if len(modes) == 1 else {}
         return schema.make(
             "barrier",
             variables,
@@ -164,8 +197,7 @@ class Barrier:
                 "height": "maximum along the line minus the mean of its two ends",
                 "error": "scatter of the pairs" if number > 1 else "scatter of the mean force's replicas",
                 "pairs": number,
-                "normalization_mode": objective.mode,
-                "group_size": objective.group_size or 0,
+                **normalization,
                 "batch_size": getattr(self.mean_force.noise, "batch_size", None) or objective.size,
                 "learning_rate": self.mean_force.learning_rate,
                 "momentum": self.mean_force.momentum,
@@ -177,6 +209,7 @@ class Barrier:
 class _One(NamedTuple):
     """One value of a scan."""
 
+    experiment: Any
     training: Training
     path: AutoNEB
     mean_force: MeanForce
@@ -316,63 +349,3 @@ def _traces(unit: tuple[AnyExperiment, Frame, int, str]) -> list[tuple[float, fl
         norms = curvature.block_norms(objective, theta, experiment.scale_invariant())
         found = curvature.Hutchinson(objective, probes, parts).traces(theta, tangent, norms)
     return [(found.trace.value, found.trace.stderr), (found.normalized.value, found.normalized.stderr)]
-
-
-# --- heights ----------------------------------------------------------------------------------------------------------
-
-
-def above_ends(values: Floats) -> float:
-    """max v − ½ (v₀ + v₋₁) of values v (n,) along a line (Frankle et al. 2020)."""
-    v = np.asarray(values, dtype=np.float64)
-    return float(v.max() - 0.5 * (v[0] + v[-1]))
-
-
-@dataclass(frozen=True)
-class EntropicHeight:
-    """Height and standard error, loss; s of the top that all replicas together choose."""
-
-    value: float
-    stderr: float
-    top: float
-
-
-def entropic_barrier(forces: xr.Dataset, arc_length: float) -> EntropicHeight:
-    """Height of V(s) = −∫ (f − f₀) dy above the mean of its first and last place, from a group `mean_force`.
-
-    f, `mean_force`, averaged over its windows, R replicas at each s; f₀, `mean_force_control`, one for all replicas or
-    one for each; y = s · arc_length; the trapezoidal rule. Replica r contributes V_r(top_r) − ½ (V_r(first) +
-    V_r(last)), top_r where the mean of the *other* replicas' V is highest. The standard error is this estimator's,
-    its choice of tops included, under Gaussian errors of the replicas' variance at each place (a parametric bootstrap):
-    were the replicas' heights taken as independent, it would be too small by up to a third where no place is clearly
-    the highest. The error of the trapezoidal rule is not in it. A replica that diverged anywhere is left out.
-
-    Raises UserError if fewer than two replicas are left.
-    """
-    noisy, quiet = forces["mean_force"].mean("time_window", skipna=False), forces["mean_force_control"]
-    control = quiet.mean("time_window", skipna=False).transpose("control_replica", "s").values
-    f = noisy.transpose("replica", "s").values - control
-    f = f[np.isfinite(f).all(1)]
-    if len(f) < 2:
-        raise UserError(
-            "barrier.mean_force.learning_rate: expected one at which two replicas and their control stay finite at "
-            f"every position, found {len(f)} replicas that do"
-        )
-    s = forces["s"].values
-    weights = np.stack([statistics.cumulative_integral(s * arc_length, row).value for row in np.eye(s.size)], axis=1)
-
-    def potentials(force: Floats) -> Floats:
-        return -force @ weights.T
-
-    def height(v: Floats) -> Floats:
-        """(…, R, places) -> (…)."""
-        tops = (v.sum(-2, keepdims=True) - v).argmax(-1)[..., None]
-        chosen = np.take_along_axis(v, tops, -1)[..., 0]
-        return (chosen - 0.5 * (v[..., 0] + v[..., -1])).mean(-1)
-
-    errors = np.random.default_rng(0).standard_normal((_RESAMPLES, *f.shape)) * f.std(axis=0, ddof=1)
-    stderr = height(potentials(f.mean(0) + errors)).std()
-    v = potentials(f)
-    return EntropicHeight(float(height(v)), float(stderr), float(s[int(np.argmax(v.mean(0)))]))
-
-
-_RESAMPLES = 400

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from entropy_sim import schema
 from entropy_sim.errors import UserError
 from nn_experiments.measurements import Barrier, MeanForce
-from nn_experiments.measurements.barrier import above_ends, entropic_barrier
+from nn_experiments.measurements._heights import above_ends, entropic_barrier
 from nn_experiments.noise import Minibatch, Thermal
 from nn_experiments.objective import Objective, generator
 from nn_experiments.paths.autoneb import AutoNEB
