@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import io
 import re
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -135,12 +136,10 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T, des
     if unknown := set(given) - {n.split(":", 1)[0] for n in nouns}:
         known = ", ".join(n.split(":", 1)[0] for n in nouns) or "none here"
         raise UserError(f"{prog}: unknown choice {', '.join(sorted(unknown))} (expected one of: {known})")
-    if {"-h", "--help"} & set(options):
-        print(_preface(kind, default, description))
-    errors = io.StringIO()
+    errors, shown = io.StringIO(), _Shown(sys.stdout)
     names = option_names(kind, default, given)
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(shown):
             return tyro.cli(
                 kind,
                 args=[*nouns, *options],
@@ -151,6 +150,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T, des
             )
     except SystemExit as stop:
         if stop.code in (0, None):
+            print(_help(shown.getvalue(), prog, _preface(kind, default, description), bool(nouns)), end="")
             raise
         raise UserError(f"{prog}: {in_options(_one_line(errors.getvalue()), names)}") from None
     except UserError as error:
@@ -166,11 +166,36 @@ def nouns_of(kind: type, default: Any, prefix: str = "") -> dict[str, list[str]]
         if members := _members(hints[field.name]):
             chosen = _name(type(present))
             found[key] = sorted(members, key=lambda n: n != chosen)
-            for member in members.values():
-                found |= nouns_of(*_chosen(member, present), f"{key}.")
+            for name in found[key]:  # what two choices share begins with that of the default
+                inner = nouns_of(*_chosen(members[name], present), f"{key}.")
+                found |= {noun: names for noun, names in inner.items() if noun not in found}
         elif dataclasses.is_dataclass(present):
             found |= nouns_of(type(present), present, "" if _flattened(hints[field.name]) else f"{key}.")
     return found
+
+
+class _Shown(io.StringIO):
+    """What tyro prints, in the colours and characters of the stream that it is meant for."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def isatty(self) -> bool:
+        return bool(self._stream.isatty())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+
+def _help(shown: str, prog: str, preface: str, nouns: bool) -> str:
+    """tyro's help with a beginning of our own: it names every noun in its usage, and describes the last of them."""
+    usage, _, rest = shown.partition("\n\n")
+    if nouns:
+        usage = f"usage: {prog} [NOUN:CHOICE …] [options]"
+    box = re.search(r"^[^\n╭]*╭|^[^\n]+\n *-{10,}", rest, flags=re.MULTILINE)
+    return "\n\n".join([usage, preface.rstrip(), rest if box is None else rest[box.start() :]])
 
 
 def _preface(kind: type, default: Any, description: str) -> str:
@@ -216,7 +241,7 @@ def _one_line(box: str) -> str:
     )
     text = re.sub(r"^Missing from [^:]*(?::\S[^:]*)*: (--\S+) .*$", r"\1: expected a value, found nothing", text)
     # What a dataclass refuses names its option itself.
-    text = re.sub(r"^Error parsing [\w.-]+: (?=[\w.-]+: expected )", "", text)
+    text = re.sub(r"^Error parsing [\w.-]+: (?=[\w.-]+: (?:expected|unknown) )", "", text)
     return text or "options could not be read (see --help)"
 
 

@@ -32,7 +32,7 @@ from nn_experiments.paths.linear import linear
 from nn_experiments.paths.resume import Resume
 from nn_experiments.stages import ALL, ALONE, GROUPS, STAGES, Stage
 from nn_experiments.train import Trained, Training
-from nn_experiments.workers import Workers, one_thread
+from nn_experiments.workers import Workers, memory_errors, one_thread
 
 if TYPE_CHECKING:
     from nn_experiments.run import NetworkRun
@@ -41,6 +41,12 @@ State = Literal["absent", "same", "other"]
 #: Points at which the loss of the straight line is sampled for the message beside the path's.
 STRAIGHT_SAMPLES = 27
 _SYMBOLS = {"strength": "σ", "temperature": "T", "batch_size": "B"}
+#: What to lower where a stage runs out of memory (the profile says it itself).
+_LOWER: dict[Stage, str] = {
+    "train": "training.batch_size, processes or data.samples",
+    "path": "path.batch_size, path.pivots, processes or data.samples",
+    "all": "the batch size of its noise, processes or data.samples",
+}
 #: Groups that the stage of another one writes.
 OWNERS = {"spectrum": "profile"}
 #: The `path_kind` of each path finder's paths in the profile.
@@ -57,7 +63,8 @@ class RunDirectory:
         config.stage_config("train")  # a missing file of the user's is found before anything is made
         self.dataset_path = out / "network.nc"
         self.experiment: AnyExperiment = OnDevice(config.experiment, str(device))
-        self.objective = config.experiment.objective()
+        with memory_errors("data.samples or network.width"):
+            self.objective = config.experiment.objective()
 
     # --- what is there ----------------------------------------------------------------------------------------------
 
@@ -123,12 +130,13 @@ class RunDirectory:
                     self.report(f"{s}: already done")
                     continue
                 began = time.monotonic()
-                if s == "train":
-                    self._train(workers)
-                elif s == "path":
-                    self._path(workers)
-                else:
-                    self._measure(s, workers)
+                with memory_errors(_LOWER.get(s, _LOWER["all"])):
+                    if s == "train":
+                        self._train(workers)
+                    elif s == "path":
+                        self._path(workers)
+                    else:
+                        self._measure(s, workers)
                 took[s] = time.monotonic() - began
         with contextlib.suppress(OSError):
             (self.out / "unfinished").rmdir()  # unless another stage's state is in it

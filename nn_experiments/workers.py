@@ -103,7 +103,7 @@ class Workers:
         except BrokenProcessPool as error:
             self.close(at_once=True)
             raise UserError(
-                "processes: expected workers that live, found one that died (out of memory, or see above)"
+                "processes: expected workers that live, found one that died (out of memory: lower it; or see above)"
             ) from error
         except BaseException:
             self.close(at_once=True)
@@ -144,6 +144,7 @@ def memory_errors(lower: str) -> Iterator[None]:
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; only the parent acts on it
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore between processes, which a killed one leaves behind
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_die_with, args=(parent,), daemon=True).start()

@@ -87,7 +87,7 @@ def places(ax: Axes, coordinate: xr.DataArray) -> np.ndarray:
     if np.issubdtype(coordinate.dtype, np.number):
         return coordinate.values
     at = np.arange(coordinate.size)
-    names = [textwrap.fill(re.sub(r"(?<=[:,])", " ", str(name)), 16) for name in coordinate.values]
+    names = [textwrap.fill(re.sub(r"(?<=[:,])", " ", str(name).replace("_", " ")), 16) for name in coordinate.values]
     ax.set_xticks(at, names)
     ax.set_xlim(-0.5, coordinate.size - 0.5)
     return at

@@ -31,6 +31,10 @@ Floats = npt.NDArray[np.float64]
 _NULL_STREAM = 1 << 31
 
 
+#: Steps of the control that nobody can wait for.
+_MOST_STEPS = 1e12
+
+
 @dataclass(frozen=True)
 class Relaxation:
     """Heavy-ball SGD released on the path at s = starts, at rest, and followed by its nearest point on the path.
@@ -94,10 +98,11 @@ class Relaxation:
             f"at least one step a record (a time of {least:g})",
             self.duration,
         )
+        least = self.duration / _MOST_STEPS
         require(
-            self.control_step is None or 0 < self.control_step < math.inf,
+            self.control_step is None or least < self.control_step < math.inf,
             "relaxation.control_step",
-            "a positive number",
+            f"a number above {least:g} (the duration in {_MOST_STEPS:g} steps)",
             self.control_step,
         )
         require(0 < self.search <= 1, "relaxation.search", "a number in 0…1", self.search)

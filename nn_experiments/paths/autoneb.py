@@ -216,7 +216,7 @@ class AutoNEB:
             losses = np.concatenate([end_losses[:1], numbers(values), end_losses[1:]])
             here = replace(state, points=points, history=history, step=step, velocity=velocity if step else None)
             where = f"cycle {state.cycles_done + 1} (learning rate {learning_rate:g}), step {step + 1}"
-            finite(losses, "cycles: expected learning rates at which the path's loss stays finite", where, resume)
+            finite(losses, "path.cycles: expected learning rates at which the path's loss stays finite", where, resume)
             if resume is not None:
                 resume.after_values(here.content, here.where)
             tangents = self._tangents(points, losses)

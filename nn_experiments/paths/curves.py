@@ -193,7 +193,7 @@ class _Curve:
         losses = numbers(values)
         finite(
             losses,
-            "learning_rate: expected one at which the path's loss stays finite",
+            "path.learning_rate: expected one at which the path's loss stays finite",
             f"step {state.step + 1} (learning rate {self.rate(state.step):g})",
             resume,
         )

@@ -146,6 +146,10 @@ def test_help_lists_every_choice_of_every_noun_and_what_is_run(capsys):
         "noise: thermal",
     ):
         assert part in shown
+    # Not what tyro begins with: every noun in the usage, and the description of the last one's choice.
+    assert shown.startswith("usage: entropic [NOUN:CHOICE …] [options]\n\nMeasure it.\n\nchoices")
+    assert shown.count("Measure it.") == 1
+    assert "noise: thermal, label-noise\n" in shown
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,32 @@ def test_a_checkpoint_without_its_record_is_made_again(finished, tmp_path):
     assert [line.split(",")[0] for line in lines] == ["train: seed 0", "train: seed 1"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "where", "lower"),
+    [
+        ("train", (Training, "run"), "training.batch_size"),
+        ("path", (AutoNEB, "run"), "path.batch_size, path.pivots"),
+        ("mean-force", (MeanForce, "run"), "the batch size of its noise"),
+    ],
+)
+def test_a_stage_without_memory_says_what_to_lower(stage, where, lower, finished, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte.")
+
+    out = shutil.copytree(finished, tmp_path / "run")
+    monkeypatch.setattr(*where, full)
+    changed = {
+        "train": replace(TINY, training=replace(TINY.training, momentum=0.5)),
+        "path": replace(TINY, path=replace(TINY.path, momentum=0.5)),
+        "mean-force": replace(TINY, mean_force=replace(TINY.mean_force, seed=5)),
+    }[stage]
+    before = {p.name: p.read_bytes() for p in (out / "checkpoints").iterdir()}
+    with pytest.raises(UserError, match=f"^memory: expected enough of it, found Default.*; lower {lower}"):
+        run(out, changed, stage=stage, overwrite=True)
+    assert {p.name: p.read_bytes() for p in (out / "checkpoints").iterdir()} == before
+    assert {"path", "profile", "mean_force"} <= set(run_files.read_tree(out / "network.nc").children)
+
+
 def test_equal_seeds_are_refused():
     with pytest.raises(UserError, match="seeds: expected two different numbers"):
         NetworkRun(seeds=(3, 3))

@@ -30,6 +30,11 @@ def fail(value):
         raise UserError("value: expected anything else, found 1")
     return value
 
+def lock(_):
+    from tqdm import tqdm
+    tqdm(disable=True)
+    return type(tqdm.get_lock()).__name__
+
 def die(_):
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -146,6 +151,12 @@ def test_no_worker_outlives_the_program(tmp_path, end):
     while any(map(_alive, children)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(_alive, children))
+
+
+def test_bars_of_workers_take_no_semaphore(units_of_work):
+    """A killed worker would leave it behind, and Python a warning about it beside the one line of an error."""
+    with Workers(2) as workers:
+        assert workers.map(units_of_work.lock, [0, 1]) == ["RLock", "RLock"]
 
 
 def test_only_a_lack_of_memory_becomes_a_line_about_memory() -> None:

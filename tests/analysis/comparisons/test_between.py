@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from analysis import agreement, predict_simulation, uncertainty
+from analysis import agreement, plots, predict_simulation, uncertainty
 from analysis.compare import compare
 from analysis.comparisons import (
     Alignment,
@@ -368,6 +368,27 @@ def test_barriers_on_shared_and_on_interpolated_values():
     assert "interpolated" in found.attrs["aligned_parameter"]
     assert found.attrs["verdict"] == "agrees"
     assert float(barrier.between(barriers(values, 2.0), dense)["overall_z"]) > 5
+
+
+def test_barriers_by_name_are_compared_where_both_have_the_name():
+    def named(names, heights):
+        dims = ("optimizer",)
+        variables = {"optimizer": (dims, np.array(names)), "energy_barrier": (dims, np.ones(len(names)))}
+        variables |= {"entropic_barrier": (dims, np.array(heights))}
+        variables |= {"entropic_barrier_stderr": (dims, np.full(len(names), 0.1))}
+        return schema.make("barrier", variables)
+
+    one, two = named(["sgd", "adam", "muon"], [1.0, 2.0, 3.0]), named(["muon", "soap", "sgd"], [3.5, 9.0, 1.0])
+    found = barrier.between(one, two)
+    assert found["optimizer"].values.tolist() == ["sgd", "muon"]
+    np.testing.assert_allclose(found["difference"], [0.0, -0.5])
+    assert plots.plot_between(found).get_xticklabels()[1].get_text() == "muon"
+    with pytest.raises(UserError, match="optimizer: expected a name in common, found sgd, adam, muon and soap"):
+        barrier.between(one, named(["soap"], [1.0]))
+    groups, rows = barrier.scans("net", xr.DataTree.from_dict({"/barrier": one}))
+    assert groups == {}
+    assert [row.quantity for row in rows] == ["energy barrier by optimizer", "entropic barrier by optimizer"]
+    assert rows[1].statement == "sgd 1.00 ± 0.10, adam 2.00 ± 0.10, muon 3.00 ± 0.10; all equal: χ² = 200.0 for 2"
 
 
 def test_barriers_of_different_scans_are_refused_and_exact_ones_not_determined():

@@ -41,6 +41,19 @@ def test_axes_show_an_entropic_height_as_the_straight_line_it_is():
     assert (wide.get_xscale(), wide.get_yscale()) == ("log", "log")
 
 
+def test_names_stand_side_by_side_in_their_order():
+    names = ("sgd", "adam:learning_rate=0.003", "muon")
+    x = np.array([1.0, 3.0, 100.0])
+    dims = ("optimizer",)
+    variables = {"optimizer": (dims, np.array(names)), "energy_barrier": (dims, x), "entropic_barrier": (dims, 2 * x)}
+    ax = plots.plot_barrier(schema.make("barrier", variables))
+    assert [label.get_text().split(":")[0] for label in ax.get_xticklabels()] == ["sgd", "adam", "muon"]
+    assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "log")
+    container = next(c for c in ax.containers if c.get_label() == "energetic")
+    np.testing.assert_array_equal(container[0].get_xdata(), [0, 1, 2])
+    np.testing.assert_array_equal(container[0].get_ydata(), x)
+
+
 def test_one_height_alone_is_no_figure():
     one = heights().isel(temperature=0, drop=True)
     with pytest.raises(UserError, match="barrier: expected a scan over one parameter"):

@@ -15,8 +15,12 @@ from torch import Tensor, nn
 
 from entropy_sim import schema
 from entropy_sim.errors import UserError
+from entropy_sim.run_files import from_jsonable, read_tree, to_jsonable
+from nn_experiments.datasets import Digits
+from nn_experiments.experiment import Experiment
 from nn_experiments.measurements import Barrier, MeanForce
 from nn_experiments.measurements._heights import above_ends, entropic_barrier
+from nn_experiments.networks.mlp import MLP
 from nn_experiments.noise import Minibatch, Thermal
 from nn_experiments.objective import Objective, generator
 from nn_experiments.paths.autoneb import AutoNEB
@@ -252,6 +256,59 @@ def test_the_training_is_varied(tmp_path: Path) -> None:
     assert found["end_distance"][0] < found["end_distance"][1]
 
 
+def test_optimizers_are_compared_by_name(ran: tuple[xr.Dataset, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training's own is the one that the other scans have trained; the others have their usual learning rates."""
+    seen: list[tuple[str, float]] = []
+    until = Training.until
+
+    def spy(self: Training, *a: Any, **k: Any) -> Any:
+        seen.append((type(self.optimizer).__name__, self.learning_rate))
+        return until(self, *a, **k)
+
+    monkeypatch.setattr(Training, "until", spy)
+    names = ("sgd", "adam:learning_rate=0.01", "muon")
+    config = replace(SMALL, parameter="optimizer", values=names, shared_iterations=30, probes=4)
+    found = config.run(Tiny(), ran[1])
+    assert found["optimizer"].values.tolist() == list(names)
+    assert seen == [("Adam", 0.01), ("Muon", 0.02)]
+    assert len(np.unique(found["end_distance"])) == 3
+    for name in ("energy_barrier", "entropic_barrier", "end_distance"):
+        assert float(found[name][0]) == float(ran[0][name][1])
+    assert from_jsonable(Barrier, to_jsonable(config)) == config
+    tree = xr.DataTree.from_dict({"/barrier": found})
+    path = ran[1] / "named.nc"
+    tree.to_netcdf(path)
+    read = read_tree(path, check=False)["barrier"].to_dataset()
+    assert read["optimizer"].values.tolist() == list(names)
+    assert schema.group_faults("barrier", read) == []
+
+
+def test_architectures_are_compared_by_name(tmp_path: Path) -> None:
+    """Each network is trained, joined and measured by itself; normalisation is stated where it is the same for all."""
+    small = replace(
+        SMALL,
+        parameter="architecture",
+        values=("mlp:widths=[4]", "resnet:width=4"),
+        training=Training(epochs=1, batch_size=256, learning_rate=0.1),
+        path=AutoNEB(pivots=3, cycles=((0.05, 1),), samples_between=1, batch_size=64),
+        mean_force=replace(SMALL.mean_force, positions=(0.0, 0.5, 1.0), burn_in=0.0, duration=0.4, noise=Minibatch(16)),
+        line_points=3,
+        probes=0,
+    )
+    experiment = Experiment(Digits(), MLP(widths=(4,)))
+    found = small.run(experiment, tmp_path)
+    assert found["architecture"].values.tolist() == ["mlp:widths=[4]", "resnet:width=4"]
+    assert "normalization_mode" not in found.attrs
+    first = replace(small, values=("mlp",)).run(experiment, tmp_path)
+    assert first.attrs["group_size"] == 0
+    assert float(first["end_distance"][0]) == float(found["end_distance"][0])
+    line = small.training.until(experiment, 0, 0)
+    a, b = (small.training.run(experiment, seed, progress=False, shared=line).theta for seed in (1, 2))
+    assert float(found["end_distance"][0]) == pytest.approx(float((a - b).norm()), rel=1e-5)
+    with pytest.raises(UserError, match="barrier.values: expected a network of ours to replace, found one of your own"):
+        small.run(Tiny(), tmp_path)
+
+
 def test_means_over_pairs_have_the_error_of_their_scatter(tmp_path: Path) -> None:
     found = replace(SMALL, values=(30.0,), pairs=((1, 2), (2, 3), (4, 5)), probes=0).run(Tiny(), tmp_path)
     each = found["entropic_barrier_each"].values[0]
@@ -268,6 +325,11 @@ def test_means_over_pairs_have_the_error_of_their_scatter(tmp_path: Path) -> Non
         ({"values": ()}, "barrier.values: expected whole numbers in rising order"),
         ({"values": (3.0, 2.0)}, "barrier.values"),
         ({"values": (0.5,)}, "barrier.values: expected whole numbers"),
+        ({"values": ("sgd",)}, "barrier.values: expected whole numbers"),
+        ({"parameter": "optimizer"}, "barrier.values: expected different names such as sgd adam muon soap kfac"),
+        ({"parameter": "optimizer", "values": ("sgd", "sgd")}, "barrier.values: expected different names"),
+        ({"parameter": "optimizer", "values": ("sgd", "lion")}, "barrier.values: expected names such as sgd, adam"),
+        ({"parameter": "architecture", "values": ("resnet:depth=9",)}, "network.depth: expected 6 n"),
         ({"parameter": "learning_rate", "values": (0.0, 0.1)}, "barrier.values: expected positive numbers"),
         ({"parameter": "training_batch_size", "values": (-8.0,)}, "barrier.values"),
         ({"parameter": "learning_rate", "values": (100.0,)}, "mean_force.duration: expected at least 8 steps"),

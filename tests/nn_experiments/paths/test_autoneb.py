@@ -286,8 +286,8 @@ def test_diverging_path_is_refused():
 
     with pytest.raises(
         UserError,
-        match=r"cycles: expected learning rates at which the path's loss stays finite, found inf at point 2 of 5, "
-        r"cycle 1 \(learning rate 10\), step 6$",
+        match=r"^path\.cycles: expected learning rates at which the path's loss stays finite, found inf at "
+        r"point 2 of 5, cycle 1 \(learning rate 10\), step 6$",
     ):
         AutoNEB(pivots=5, cycles=((10.0, 50),)).run(quartic, np.array([[3.0, 1], [-3, 1]]))
 

@@ -207,7 +207,7 @@ def test_a_diverging_curve_is_refused():
             return (points**4).sum(1), 4 * points**3
 
     with pytest.raises(
-        UserError, match=r"learning_rate: expected one at which .* found (inf|nan) at point \d of 4, st"
+        UserError, match=r"^path\.learning_rate: expected one at which .* found (inf|nan) at point \d of 4, st"
     ):
         BezierCurve(learning_rate=10.0).run(quartic, 3 * ENDS)
 
