@@ -37,6 +37,8 @@ class MullerBrown:
 
 @dataclass(frozen=True)
 class Thermal:
+    """Of a bath."""
+
     temperature: float = 0.1
     """Temperature, in units of the loss."""
 
@@ -47,6 +49,21 @@ class Thermal:
 @dataclass(frozen=True)
 class LabelNoise:
     strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Hot:
+    noise: LabelNoise | Thermal = field(default_factory=LabelNoise)
+
+
+@dataclass(frozen=True)
+class Cold:
+    noise: Thermal | LabelNoise = field(default_factory=Thermal)
+
+
+@dataclass(frozen=True)
+class Either:
+    run: Hot | Cold = field(default_factory=Cold)
 
 
 @dataclass(frozen=True)
@@ -149,7 +166,12 @@ def test_help_lists_every_choice_of_every_noun_and_what_is_run(capsys):
     # Not what tyro begins with: every noun in the usage, and the description of the last one's choice.
     assert shown.startswith("usage: entropic [NOUN:CHOICE …] [options]\n\nMeasure it.\n\nchoices")
     assert shown.count("Measure it.") == 1
+    assert "Of a bath." not in shown.split("╭")[0]
     assert "noise: thermal, label-noise\n" in shown
+
+
+def test_what_two_choices_share_begins_with_the_default_of_the_default():
+    assert options.nouns_of(Either, Either()) == {"run": ["cold", "hot"], "run.noise": ["thermal", "label-noise"]}
 
 
 @pytest.mark.parametrize(
