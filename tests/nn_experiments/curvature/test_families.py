@@ -209,44 +209,53 @@ def test_every_estimator_on_every_family(network: AnyNetwork) -> None:
         assert abs(ends.min_eigenvalue - float(values[0])) <= ends.min_residual + 1e-9
 
 
-@pytest.mark.slow
-def test_other_libraries_agree_on_resnet_20() -> None:
-    """Trace over the same probes and λ_max from curvlinops and PyHessian, float64 where they can."""
-    curvlinops = pytest.importorskip("curvlinops")
-    pyhessian = pytest.importorskip("pyhessian")
+@functools.cache
+def resnet_20() -> tuple[Objective, nn.Module, tuple[Tensor, Tensor]]:
+    """ResNet-20 in float64 as an objective, as others take it, and the batch that both are of."""
     module = ResNet(20, 16).build(3, 10, generator(0)).double()
     draws = generator(29)
-    x = torch.randn(32, 3, 16, 16, generator=draws, dtype=torch.float64)
+    x = torch.randn(32, 3, 8, 8, generator=draws, dtype=torch.float64)
     y = torch.randint(0, 10, (32,), generator=draws)
     theirs = copy.deepcopy(module).train()
     for layer in batch_norms(theirs):
         layer.track_running_stats, layer.running_mean, layer.running_var = False, None, None
-    objective = Objective(module, F.cross_entropy, x, y, group_size=32)
-    theta = objective.theta()
-    probes = curvature.rademacher(2, len(theta), generator(30), theta)
-    operator = curvature.HessianOperator(objective, theta)
-    images = operator(probes)
+    return Objective(module, F.cross_entropy, x, y, group_size=32), theirs, (x, y)
 
+
+def test_curvlinops_agrees_on_resnet_20() -> None:
+    """Products with the Hessian and with the Gauss-Newton matrix."""
+    curvlinops = pytest.importorskip("curvlinops")
+    objective, theirs, batch = resnet_20()
+    theta = objective.theta()
+    probe = curvature.rademacher(1, len(theta), generator(30), theta)[0]
+    image = curvature.HessianOperator(objective, theta)(probe)
     parameters = list(theirs.parameters())
     loss = nn.CrossEntropyLoss()
-    other = curvlinops.HessianLinearOperator(theirs, loss, parameters, [(x, y)], check_deterministic=False)
+    other = curvlinops.HessianLinearOperator(theirs, loss, parameters, [batch], check_deterministic=False)
     # Version 3.0 deviates for the 688 weights of BatchNorm, from torch's double backward and its jvp of grad too.
     gains = [i for n, s in objective.blocks().items() if "norm" in n and "weight" in n for i in range(s.start, s.stop)]
     kept = torch.ones(len(theta), dtype=torch.bool)
     kept[gains] = False
-    tolerance = 1e-7 * float(images.abs().max())
-    torch.testing.assert_close((other @ probes[0])[kept], images[0][kept], rtol=1e-6, atol=tolerance)
-    ggn = curvlinops.GGNLinearOperator(theirs, loss, parameters, [(x, y)], check_deterministic=False)
-    found = curvature.GaussNewtonOperator(objective, theta)(probes[0])
-    torch.testing.assert_close(ggn @ probes[0], found, rtol=1e-6, atol=1e-7 * float(found.abs().max()))
+    torch.testing.assert_close((other @ probe)[kept], image[kept], rtol=1e-6, atol=1e-7 * float(image.abs().max()))
+    ggn = curvlinops.GGNLinearOperator(theirs, loss, parameters, [batch], check_deterministic=False)
+    found = curvature.GaussNewtonOperator(objective, theta)(probe)
+    torch.testing.assert_close(ggn @ probe, found, rtol=1e-6, atol=1e-7 * float(found.abs().max()))
 
-    peer = pyhessian.hessian(theirs, loss, data=(x, y), cuda=False)
+
+def test_pyhessian_agrees_on_resnet_20() -> None:
+    """Products with the Hessian, and the eigenvalue of largest modulus, in float64."""
+    pyhessian = pytest.importorskip("pyhessian")
     from pyhessian.utils import hessian_vector_product
 
-    vector = [p.clone() for p in objective.unflatten(probes[1])]
-    product = hessian_vector_product(peer.gradsH, peer.params, vector)
-    flat = torch.cat([p.reshape(-1) for p in product])
-    torch.testing.assert_close(flat, images[1], rtol=1e-6, atol=1e-7 * float(images.abs().max()))
+    objective, theirs, batch = resnet_20()
+    theta = objective.theta()
+    probe = curvature.rademacher(1, len(theta), generator(30), theta)[0]
+    operator = curvature.HessianOperator(objective, theta)
+    image = operator(probe)
+    peer = pyhessian.hessian(theirs, nn.CrossEntropyLoss(), data=batch, cuda=False)
+    vector = [p.clone() for p in objective.unflatten(probe)]
+    flat = torch.cat([p.reshape(-1) for p in hessian_vector_product(peer.gradsH, peer.params, vector)])
+    torch.testing.assert_close(flat, image, rtol=1e-6, atol=1e-7 * float(image.abs().max()))
     start = torch.randn(len(theta), generator=generator(31), dtype=torch.float64)
     ends = curvature.lanczos(operator, start, 40, 1, 1e-3)
     largest = max(peer.eigenvalues(maxIter=200, tol=1e-5, top_n=1)[0], key=abs)
