@@ -58,6 +58,8 @@ def plot_relaxation(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
                     label=name,
                 )
                 first = False
+        if not np.isfinite(summary["position"].values[..., 1:]).any():
+            ax.text(0.5, 0.5, "all walkers have diverged", transform=ax.transAxes, ha="center", va="center")
         ax.set_xlabel(_style.label(summary["time"], "time t = step size × steps / (1 − momentum)"))
         ax.set_ylabel("position along the path, s")
         ax.set_ylim(-0.03, 1.03)
