@@ -38,7 +38,8 @@ class Custom(Landscape):
     is loaded. Curvatures are sixth-order differences of the gradient, with all d directions: d up to about a hundred.
 
     Far away is looked at only straight beyond the ends: where the valley goes on there without rising or getting
-    stiffer, no stationary density exists. Walkers beyond the ends are counted in `outside`. The text of the file is part of the configuration, so a dataset can be run again when the file is gone.
+    stiffer, no stationary density exists. Walkers beyond the ends are counted in `outside`. The text of the file is
+    part of the configuration, so a dataset can be run again when the file is gone.
     Raises UserError for a file that does not load, compile or fit, or whose gradient is wrong.
     """
 
