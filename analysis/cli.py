@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -34,6 +35,8 @@ STAGES = {
 }
 #: Burn-in, in relaxation times of the slowest mode, below which a run is remarked upon: variances are then within 1e-3.
 _ENOUGH_BURN_IN = 3.5
+#: How NumPy and Python call a size that no address could reach.
+_TOO_LARGE = r"Maximum allowed (size|dimension) exceeded|too large to convert|array is too big"
 _NETWORK_PACKAGES = ("torch", "torchvision", "sklearn", "safetensors")
 
 
@@ -55,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     except MemoryError as error:
+        print(f"entropic: error: expected sizes that fit into memory, found too large ones ({error})", file=sys.stderr)
+        return 2
+    except (OverflowError, ValueError) as error:
+        if not re.search(_TOO_LARGE, str(error)):
+            raise
         print(f"entropic: error: expected sizes that fit into memory, found too large ones ({error})", file=sys.stderr)
         return 2
     except BrokenPipeError:
@@ -135,6 +143,7 @@ def simulate(rest: list[str]) -> None:
             raise UserError("--twin: expected no --config beside it (the network has its own), found both")
         run = twin.read(network)
         default, extra = twin.measurement(run, measurement.replace("-", "_")), twin.attributes(run)
+    default = _with_scan_of(rest, default)
     command = dataclasses.make_dataclass(
         "Simulate",
         [
@@ -172,6 +181,15 @@ def simulate(rest: list[str]) -> None:
 
         for figure in plot_file(tree, parsed.out.with_name(f"{parsed.out.stem}_figures")):
             print(f"wrote {figure}")
+
+
+def _with_scan_of(rest: list[str], default: Any) -> Any:
+    """The defaults without the values of their scan, where the options name another parameter to scan, or none."""
+    found, _ = options.split_config(rest, "--scan.parameter")
+    scan = getattr(default, "scan", None)
+    if scan is None or found is None or str(found).replace("-", "_") == scan.parameter:
+        return default
+    return dataclasses.replace(default, scan=type(scan)())
 
 
 # --- network --------------------------------------------------------------------------------------------------------

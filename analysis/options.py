@@ -98,13 +98,27 @@ def option_names(kind: type, default: Any, given: dict[str, str], prefix: str = 
 
 
 def in_options(message: str, names: Sequence[str]) -> str:
-    """A message about a field, `stiffness.end: expected …`, with the option that a user typed in the field's place."""
-    found = re.match(r"(?:--)?([a-z_][\w.]*)(?=(\[\d+\])?: expected )", message)
+    """A message about a field, `stiffness.end: expected …`, with the option that a user typed in the field's place.
+
+    tyro says before it where the dataclass stands that refused the field, `Error parsing noise.along-path: `, though
+    with the names of flattened fields in front: a shape calls itself a stiffness wherever it is used."""
+    found = re.match(r"(?:Error parsing ([\w.-]+): )?(?:--)?([a-z_][\w.]*)(?=(\[\d+\])?: expected )", message)
     if found is None:
         return message
-    field = kebab(found[1])
-    fitting = [n for n in names if n == field] or [n for n in names if n.endswith(f".{field}")]
-    return f"--{fitting[0]}{message[found.end() :]}" if len(fitting) == 1 else message
+    rest, field = message[found.end() :], kebab(found[2])
+    parts, last = (found[1] or "").split("."), field.rpartition(".")[2]
+    places = [".".join(parts[i:]) for i in range(len(parts))]
+    for place in places:
+        if f"{place}.{last}" in names:
+            return f"--{place}.{last}{rest}"
+    fitting = [n for n in names if n == field]
+    if not fitting and len(parts) == 1:
+        fitting = [n for n in names if n.endswith(f".{field}")]
+    if len(fitting) == 1:
+        return f"--{fitting[0]}{rest}"
+    # A noun, or a field of a part that has no option of its own: where it stands.
+    known = [p for p in places if p != last and not field.startswith(p) and any(n.startswith(f"{p}.") for n in names)]
+    return f"{known[0]}.{last}{rest}" if known else f"{found[2]}{rest}"
 
 
 def _flattened(hint: Any) -> bool:
@@ -147,6 +161,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T, des
                 default=default,
                 description=description or None,
                 config=(tyro.conf.CascadeSubcommandArgs,),
+                registry=_registry(),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -155,6 +170,35 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T, des
         raise UserError(f"{prog}: {in_options(_one_line(errors.getvalue()), names)}") from None
     except UserError as error:
         raise UserError(f"{prog}: {in_options(str(error), names)}") from None
+
+
+def _registry() -> Any:
+    """What tyro cannot read by itself: rows of numbers, `--noise.covariance "2 0.5; 0.5 1"`."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rows_of_numbers(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        if type_info.type != tuple[tuple[float, ...], ...]:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="ROW; ROW…",
+            instance_from_str=_rows,
+            is_instance=lambda value: isinstance(value, tuple) and all(isinstance(row, tuple) for row in value),
+            str_from_instance=lambda rows: ["; ".join(" ".join(map(str, row)) for row in rows)],
+        )
+
+    return registry
+
+
+def _rows(words: list[str]) -> tuple[tuple[float, ...], ...]:
+    text = " ".join(words)
+    try:
+        return tuple(tuple(map(float, row.replace(",", " ").split())) for row in text.split(";"))
+    except ValueError:
+        raise ValueError(f"Could not find valid parse for arguments: {words}") from None
 
 
 def nouns_of(kind: type, default: Any, prefix: str = "") -> dict[str, list[str]]:
@@ -240,8 +284,8 @@ def _one_line(box: str) -> str:
         text,
     )
     text = re.sub(r"^Missing from [^:]*(?::\S[^:]*)*: (--\S+) .*$", r"\1: expected a value, found nothing", text)
-    # What a dataclass refuses names its option itself.
-    text = re.sub(r"^Error parsing [\w.-]+: (?=[\w.-]+: (?:expected|unknown) )", "", text)
+    # What a dataclass does not know names its option itself; `in_options` reads where one stands that it refuses.
+    text = re.sub(r"^Error parsing [\w.-]+: (?=[\w.-]+: unknown )", "", text)
     return text or "options could not be read (see --help)"
 
 

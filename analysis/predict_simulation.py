@@ -146,9 +146,12 @@ def _bernoulli(x: Array) -> Array:
 
 
 def _reduced(setting: Setting, profile: Profile, s: Array, length: float) -> tuple[Array, Array]:
-    """Force and diffusion of the reduced dynamics at s."""
+    """Force and diffusion of the reduced dynamics at s. Raises UserError where a transverse mode is not stiff."""
     assert profile.along is not None
-    return _force(_reduced_name(setting), setting, profile, s, length), spline_matrix(profile.s, s) @ profile.along
+    force = _force(_reduced_name(setting), setting, profile, s, length)
+    if not np.isfinite(force).all():
+        raise UserError("profile/hessian_eigenvalue: expected stiff transverse modes all along the path, found others")
+    return force, spline_matrix(profile.s, s) @ profile.along
 
 
 def _reduced_name(setting: Setting) -> str:

@@ -72,7 +72,7 @@ def test_info_and_plot_read_it(forces, tmp_path):
         ("escape --replicas 64 --duration 5 --upper 0.2", {"escape"}),
         ("escape --replicas 64 --duration 5 --scan.parameter temperature --scan.values 0.1 0.2", {"escape_times"}),
         ("barrier --walkers 16 --points 5 --duration 2 --burn-in 1", {"barrier"}),
-        ("barrier --walkers 16 --points 5 --duration 2 --scan.parameter none --scan.values", {"mean_force"}),
+        ("barrier --walkers 16 --points 5 --duration 2 --scan.parameter none", {"mean_force"}),
     ],
 )
 def test_escapes_and_barriers_from_the_command_to_the_figure(arguments, figures, tmp_path, monkeypatch, capsys):
@@ -85,6 +85,36 @@ def test_escapes_and_barriers_from_the_command_to_the_figure(arguments, figures,
     name = arguments.split()[0]
     with xr.open_datatree("run.nc") as first, xr.open_datatree("again.nc") as second:
         xr.testing.assert_identical(first[name].to_dataset(), second[name].to_dataset())
+
+
+@pytest.mark.parametrize("rows", [["2 -0.5; -0.5 1"], ["2", "-0.5;", "-0.5", "1"], ["2,-0.5", ";", "-0.5,1"]])
+def test_a_matrix_is_typed_row_by_row(rows, tmp_path):
+    from entropy_sim import GradientCovariance, LowRankCovariance, MeanForce, Quadratic
+    from entropy_sim.run_files import config_from_file
+
+    matrix, out = ((2.0, -0.5), (-0.5, 1.0)), tmp_path / "run.nc"
+    small = ("--walkers", "8", "--duration", "0.1", "--burn-in", "0", "--out", str(out), "--overwrite")
+    options = ["mean-force", "landscape:quadratic", "--landscape.hessian", *rows, "dynamics:sgd"]
+    full = ["noise:gradient-covariance", "--noise.covariance", *rows]
+    assert main(["simulate", *options, *full, *small]) == 0
+    config = config_from_file(MeanForce, out)
+    assert (config.landscape, config.noise) == (Quadratic(matrix), GradientCovariance(matrix))
+    assert main(["simulate", *options, "noise:low-rank-covariance", "--noise.factors", *rows, *small]) == 0
+    assert config_from_file(MeanForce, out).noise == LowRankCovariance(matrix)
+    again = ["--config", str(out), "--out", str(tmp_path / "again.nc")]
+    assert main(["simulate", "mean-force", *again]) == 0  # the rows are a default there
+    assert config_from_file(MeanForce, tmp_path / "again.nc") == config_from_file(MeanForce, out)
+
+
+def test_walkers_that_all_diverge_are_drawn_and_counted(tmp_path, monkeypatch, capsys):
+    """Where no mode is stiff, theory has no relaxation to draw beside them either."""
+    monkeypatch.chdir(tmp_path)
+    hot = ["landscape:muller-brown", "--noise.temperature", "1e6", "--dynamics.step", "1e-4", "--duration", "1"]
+    assert main(["simulate", "relaxation", *hot, "--replicas", "8", "--plot", "--out", "run.nc"]) == 0
+    said = capsys.readouterr()
+    assert "diverged: 40 of 80" in said.out  # without noise they stay
+    assert said.err == ""
+    assert (tmp_path / "run_figures" / "relaxation.png").exists()
 
 
 def test_a_finished_run_is_reported_and_another_configuration_refused(forces):
@@ -126,7 +156,26 @@ def test_config_takes_the_configuration_back(forces, tmp_path):
         ("simulate escape --upper 1", "upper: expected a level that s can cross"),
         ("simulate escape --scan.parameter temperature", "scan.values: expected one or more values of temperature"),
         ("simulate barrier --scan.values 0.2 0.1", "scan.values: expected positive numbers in rising order"),
-        ("simulate barrier --scan.parameter learning_rate", "found 'learning_rate', which Overdamped has not"),
+        (
+            "simulate barrier --scan.parameter learning_rate --scan.values 1",
+            "found 'learning_rate', which Overdamped has not",
+        ),
+        ("simulate barrier --scan.parameter dimension", "--scan.values: expected one or more values of dimension"),
+        ("simulate stationary --bins 1" + 30 * "0", "expected sizes that fit into memory, found too large ones"),
+        ("simulate escape --replicas 1" + 30 * "0", "expected sizes that fit into memory, found too large ones"),
+        (
+            "simulate profile noise:state-dependent --noise.along-path.end -1",
+            "--noise.along-path.end: expected a positive number, found -1.0",
+        ),
+        (
+            "simulate profile noise:state-dependent --noise.across.size -1",
+            "--noise.across.size: expected a number >= 0, found -1.0",
+        ),
+        ("simulate profile landscape:quadratic --landscape.hessian 2 a", "--landscape.hessian: expected numbers"),
+        (
+            "simulate profile landscape:quadratic --landscape.hessian 2 0.5 ; 0.4 1",
+            "--landscape.hessian: expected a symmetric matrix, found |H - Hᵀ| = 0.1",
+        ),
         ("simulate mean-force --threads 0", "--threads: expected a positive number"),
         ("simulate mean-force --out text.nc/x.nc", "--out: expected a writable place"),
         ("simulate mean-force --config absent.json", "--config: expected a JSON or netCDF file"),

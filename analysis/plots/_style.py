@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,14 @@ def legend(ax: Axes, most: int = 5) -> None:
         return
     inches = ax.get_window_extent().width / ax.figure.dpi
     characters = 17.0 * inches
-    columns = int(characters // (max(map(len, labels)) + 6))
-    columns = max(1, min(columns, most, len(handles)))
+
+    def width(columns: int) -> int:
+        """Characters of a legend, which is filled column by column, the first ones longer by one where it must be."""
+        rows, longer = divmod(len(labels), columns)
+        starts = [i * rows + min(i, longer) for i in range(columns + 1)]
+        return sum(max(map(len, labels[a:b])) + 6 for a, b in pairwise(starts))
+
+    columns = max(c for c in range(1, min(most, len(handles)) + 1) if c == 1 or width(c) <= characters)
     ax.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns)
 
 

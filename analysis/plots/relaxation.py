@@ -28,7 +28,7 @@ def plot_relaxation(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         null = ds.get("position_null")
         for i in range(ds.sizes["start"]) if null is not None and null.ndim == 2 else ():
             assert null is not None
-            text = "projection alone (null control)" if i == 0 else "_"
+            text = "null control" if i == 0 else "_"
             value = null.transpose("start", "time").values[i]
             error = (
                 ds["position_null_stderr"].transpose("start", "time").values[i] if "position_null_stderr" in ds else 0
@@ -58,6 +58,8 @@ def plot_relaxation(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
                     label=name,
                 )
                 first = False
+        if not np.isfinite(summary["position"].values[..., 1:]).any():
+            ax.text(0.5, 0.5, "all walkers have diverged", transform=ax.transAxes, ha="center", va="center")
         ax.set_xlabel(_style.label(summary["time"], "time t = step size × steps / (1 − momentum)"))
         ax.set_ylabel("position along the path, s")
         ax.set_ylim(-0.03, 1.03)

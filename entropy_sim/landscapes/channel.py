@@ -334,6 +334,7 @@ class Channel(Landscape):
             return None
         for side, end in enumerate(("s = -inf", "s = +inf")):
             power, coefficient = self.along.tails()[side]
+            power = power if coefficient else 0.0  # a barrier of no height is flat
             tails = [(shape.tails()[side], len(which)) for shape, which in self._groups]
             rate = sum(tail[1] * n for tail, n in tails if np.isinf(tail[0]))
             growth = sum(tail[0] * n for tail, n in tails if np.isfinite(tail[0]))

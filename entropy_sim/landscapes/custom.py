@@ -37,8 +37,9 @@ class Custom(Landscape):
     arc length whatever the file's own parameter. The gradient is compared with differences of the energy when the file
     is loaded. Curvatures are sixth-order differences of the gradient, with all d directions: d up to about a hundred.
 
-    Nothing is known about far away: a stationary density is taken to exist, walkers beyond the ends are counted in
-    `outside`. The text of the file is part of the configuration, so a dataset can be run again when the file is gone.
+    Far away is looked at only straight beyond the ends: where the valley goes on there without rising or getting
+    stiffer, no stationary density exists. Walkers beyond the ends are counted in `outside`. The text of the file is
+    part of the configuration, so a dataset can be run again when the file is gone.
     Raises UserError for a file that does not load, compile or fit, or whose gradient is wrong.
     """
 
@@ -135,6 +136,45 @@ class Custom(Landscape):
     def tangential_curvature(self, s: ArrayLike) -> Floats:
         x, t, h = self.path(s), self.tangent(s), _STEP * self.arc_length
         return (_derivative(lambda j: self.gradient_at(x + j * h * t), h) * t).sum(axis=-1)
+
+    def stationary_obstacle(self) -> str | None:
+        """A valley that goes straight on beyond an end of the path and neither rises nor gets stiffer there.
+
+        As for an open `Channel`, sum ln k must grow faster than 2 ln r where the energy does not rise. Images of the
+        path, the way to have walls or a ring, are let through: walkers on them do as those on the path."""
+        if self._has_images():
+            return None
+        length, ends = self.arc_length, np.array([0.0, 1.0])
+        scale = 1e-9 * max(self.largest_stiffness(), 0.0) * length**2
+        for s, point, outward in zip(ends, self.path(ends), self.tangent(ends) * [[-1.0], [1.0]], strict=True):
+            beyond = point + length * np.array([1.0, 10.0, 100.0, 1000.0])[:, None] * outward
+            with np.errstate(all="ignore"):
+                energy, here = self.energy(beyond), float(self.energy(point))
+                if not (energy - here <= scale + 1e-12 * abs(here)).all():
+                    continue
+                if (np.diff(energy) < -scale).all():
+                    return f"a valley whose energy falls beyond s = {s:g} (landscape.file)"
+                normal = np.linalg.svd(outward[None])[2][1:]
+                hessian = self.hessian(beyond[2:])
+                if not np.isfinite(hessian).all():
+                    continue
+                stiffness = np.linalg.eigvalsh(normal @ hessian @ normal.T)
+                valley = bool((stiffness > 0).all())
+                growth = np.diff(np.log(stiffness).sum(axis=1))[0] / np.log(10.0)
+            if valley and growth <= 2.0 + 1e-3:
+                return f"a valley that neither rises nor gets stiffer beyond s = {s:g} (landscape.file)"
+        return None
+
+    def _has_images(self) -> bool:
+        """Whether the path is straight and the energy repeats with its length, or twice that, but not with any."""
+        if np.abs(self.path_curvature(np.linspace(0.0, 1.0, 11))).max() * self.arc_length > 1e-6:
+            return False
+        rng, d = np.random.default_rng(1), self.dimension
+        s = rng.uniform(0.0, 1.0, _CHECKED)
+        x = self.path(s) + _SPREAD * self.arc_length / np.sqrt(d) * rng.standard_normal((_CHECKED, d))
+        here, along = self.energy(x), self.arc_length * self.tangent(s)
+        once, twice, part = (np.allclose(self.energy(x + a * along), here, rtol=1e-6, atol=0) for a in (1.0, 2.0, 0.37))
+        return (once or twice) and not part
 
     def _modes(self, s: ArrayLike) -> tuple[Floats, Floats, Floats]:
         return _modes(self, tuple(column(s).tolist()))

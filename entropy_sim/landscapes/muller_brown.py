@@ -67,10 +67,12 @@ class MullerBrown(Landscape):
     locate: ClassVar[Compiled] = locate
 
     def __post_init__(self) -> None:
+        pairs = len(self.points) >= 2 and all(len(point) == 2 for point in self.points)
+        require(pairs, "landscape.points", "two or more points (x, y)", self.points)
         array = np.array(self.points, dtype=np.float64)
-        good = array.ndim == 2 and array.shape[1:] == (2,) and len(array) >= 2 and bool(np.isfinite(array).all())
-        require(good, "landscape.points", "two or more points (x, y)", self.points)
-        distinct = good and bool((np.linalg.norm(np.diff(array, axis=0), axis=1) > 0).all())
+        # Far beyond, energies and arc lengths overflow.
+        require(bool((np.abs(array) < 1e6).all()), "landscape.points", "numbers between -1e6 and 1e6", self.points)
+        distinct = bool((np.linalg.norm(np.diff(array, axis=0), axis=1) > 0).all())
         require(distinct, "landscape.points", "successive points that differ", self.points)
         require(np.isfinite(self.scale) and self.scale > 0, "landscape.scale", "a positive number", self.scale)
 

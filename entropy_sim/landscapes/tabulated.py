@@ -183,6 +183,9 @@ class Tabulated(Landscape):
         require(bool(increasing), "landscape.knots", "two or more increasing arc lengths, from 0", self.knots)
         require(self.bulk_modes >= 0, "landscape.bulk_modes", "0 or more", self.bulk_modes)
         require(np.isfinite(self.floor) and self.floor > 0, "landscape.floor", "a positive number", self.floor)
+        for name in ("stiffness", "noise"):
+            rows = len(getattr(self, name))
+            require(rows == n, f"landscape.{name}", f"a value for each of {n} knots", rows)
         modes = {len(row) for row in (*self.stiffness, *self.noise)}
         require(len(modes) == 1, "landscape.stiffness", "as many modes at every knot, and in noise", sorted(modes))
         require(self.dimension > 1, "landscape.stiffness", "at least one transverse mode", self.stiffness)

@@ -57,8 +57,8 @@ class BarrierHeights(Measurement):
     """Seed of the random numbers."""
 
     def __post_init__(self) -> None:
-        low, high = self.wells
-        require(0.0 <= low < high <= 1.0, "wells", "two positions s in 0…1 in rising order", self.wells)
+        good = len(self.wells) == 2 and 0.0 <= self.wells[0] < self.wells[1] <= 1.0
+        require(good, "wells", "two positions s in 0…1 in rising order", self.wells)
         require(self.points >= 3, "points", "at least 3", self.points)
         check_seed(self.seed)
         if self.scan.parameter == "none":

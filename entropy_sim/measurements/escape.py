@@ -101,6 +101,9 @@ class Escape(Measurement):
         return round(self.thermalise / h), steps_for("duration", self.duration, h)
 
     def _check_levels(self) -> None:
+        for name in ("lower", "upper"):
+            level = getattr(self, name)
+            require(level is None or bool(np.isfinite(level)), name, "a finite level of s, or none", level)
         found = self.landscape.position(self.landscape.path([self.start]))[0]
         inside = np.isfinite(found) and abs(found - self.start) < 1e-6
         require(bool(inside), "start", "a position s of the path", self.start)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from entropy_sim import schema
 from entropy_sim._kernels import Ensemble, observe_function
@@ -52,7 +53,8 @@ class Stationary(Measurement):
     """Density of s in the stationary state, and its free energy: ``-T ln p`` for thermal noise, ``-ln p`` otherwise.
 
     Walkers start spread evenly over the path; a histogram is filled as they go. Error bars are the spread of 32 groups
-    of walkers: they are honest if burn_in is long enough for the walkers to have forgotten where they started.
+    of walkers: they are honest if burn_in is long enough for the walkers to have forgotten where they started. Where
+    walkers diverge, all is repeated without them: what they did before counts neither.
 
     Example. On a `Channel` with thermal noise ``p ∝ prod k_i^(-1/2) exp(-U/T)``.
     """
@@ -108,16 +110,21 @@ class Stationary(Measurement):
             "autocorrelation_time_of": f"s, from the spread of {_GROUPS} groups (25 % uncertain)",
         }
 
-    def measure(self, how: Execution) -> tuple[dict[str, xr.Dataset], Floats]:
+    def _follow(self, how: Execution, left_out: NDArray[np.bool_] | None = None) -> Ensemble:
+        """The walkers after the run, but for those left out, which keep their random numbers."""
         before, counts = self._schedule()
+        start = self.landscape.path((np.arange(self.walkers) + 0.5) / self.walkers)
+        if left_out is not None:
+            start = np.where(left_out[:, None], np.nan, start)
         ensemble = Ensemble(
             self.landscape,
             self.noise,
             self.dynamics,
-            self.landscape.path((np.arange(self.walkers) + 0.5) / self.walkers),
+            start,
             seed=self.seed,
             threads=how.threads,
             checkpoint=how.checkpoint,
+            name="stationary" if left_out is None else "survivors",
             observer=_count,
             observer_params=np.array([self.bins], dtype=np.float64),
             out_shape=(self.bins + 1, _GROUPS),
@@ -126,6 +133,15 @@ class Stationary(Measurement):
             locate=True,
         )
         ensemble.advance_to(before + counts * self.stride, how.progress, "stationary")
+        return ensemble
+
+    def measure(self, how: Execution) -> tuple[dict[str, xr.Dataset], Floats]:
+        ensemble = self._follow(how)
+        lost = ensemble.diverged
+        if lost.any():
+            if how.checkpoint is not None:  # an interruption of the second run goes on from there
+                how.checkpoint.save("stationary", ensemble.state())
+            ensemble = self._follow(how, lost)
         total = ensemble.per_block.sum(axis=0)
         inside = total[:-1]
         per_group = self.bins * inside / np.maximum(inside.sum(axis=0), 1.0)
@@ -146,7 +162,7 @@ class Stationary(Measurement):
         attrs = {
             "free_energy_is": "-T ln p" if thermal else "-ln p",
             "outside": float(total[-1].sum() / max(total.sum(), 1.0)),
-            "diverged": int(ensemble.diverged.sum()),
+            "diverged": int(lost.sum()),
             "stderr_from": f"{_GROUPS} groups of walkers",
             "effective_bins": effective_bins(per_group),
             **self._correlations(inside),

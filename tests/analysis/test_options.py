@@ -183,6 +183,12 @@ def test_what_two_choices_share_begins_with_the_default_of_the_default():
         ("height: expected a number, found x", "height: expected a number, found x"),  # two options end so
         ("noise: expected another, found Thermal", "noise: expected another, found Thermal"),
         ("no option at all", "no option at all"),
+        # What tyro says of the place comes before what the field calls itself.
+        ("Error parsing all.other: stiffness.height: expected x", "--other.height: expected x"),
+        ("Error parsing all: system.stiffness.height: expected x", "--system.stiffness.height: expected x"),
+        ("Error parsing all.system: system.stiffness: expected x", "system.stiffness: expected x"),
+        ("Error parsing all.system.stiffness: positions: expected x", "--positions: expected x"),
+        ("Error parsing all.system.stiffness: values[1]: expected x", "system.stiffness.values[1]: expected x"),
     ],
 )
 def test_a_field_is_named_as_the_option_that_was_typed(message, expected):

@@ -20,3 +20,10 @@ def test_a_simulation_s_relaxation_is_drawn_with_its_prediction(channel, tmp_pat
     """Its comparison with theory has a dimension more."""
     written = plots.plot_file(channel(groups=("profile", "relaxation")).tree(), tmp_path)
     assert "relaxation" in {p.stem for p in written}
+
+
+def test_walkers_that_have_all_diverged_are_said_to_have(network):
+    ds = network().relaxation()
+    assert not plots.plot_relaxation(ds).texts
+    gone = ds.assign(position=ds["position"].where(ds["time"] == 0), diverged=1 + 0 * ds["diverged"])
+    assert [t.get_text() for t in plots.plot_relaxation(gone).texts] == ["all walkers have diverged"]

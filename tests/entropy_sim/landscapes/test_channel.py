@@ -321,6 +321,8 @@ def test_a_thousand_directions_run_stably_and_have_the_equipartition():
         (Channel(along=Confining(strength=1e-3, order=4), stiffness=Exponential(), boundary="open"), None),
         (Channel(along=Barrier(0.1), boundary="open"), None),
         (Channel(along=Barrier(-0.1), boundary="open"), "energy falls without bound towards s = -inf"),
+        (Channel(along=Barrier(0.0), boundary="open"), "nothing confines towards s = -inf"),
+        (Channel(along=Tilted(0.0), boundary="open"), "nothing confines towards s = -inf"),
         (Channel(along=Tilted(0.1), boundary="open"), "energy falls without bound towards s = +inf"),
         (Channel(along=Interpolated((1.0, 0.0, 1.0)), boundary="open"), None),
         (Channel(along=Interpolated((1.0, 0.0, 1.0), ends="flat"), boundary="open"), "nothing confines"),

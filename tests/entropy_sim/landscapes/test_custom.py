@@ -10,7 +10,7 @@ import pytest
 from analysis.cli import main
 from entropy_sim.dynamics import Overdamped
 from entropy_sim.errors import UserError
-from entropy_sim.landscapes import Channel, Custom, MullerBrown, Quadratic
+from entropy_sim.landscapes import Channel, Confining, Custom, MullerBrown, Power, Quadratic, Tilted
 from entropy_sim.measurements import MeanForce, Profile, Relaxation, Stationary
 from entropy_sim.noise import Thermal
 from entropy_sim.run_files import config_from_file, config_json, read_tree, write_tree
@@ -238,3 +238,36 @@ def test_it_is_an_ordinary_value(copy, file):
     assert dataclasses.replace(copy, parameters=(1.0, 4.0)).curvature([0.5]) == pytest.approx(4.0)
     assert copy.stationary_obstacle() is None
     assert Quadratic().stationary_obstacle() is None
+
+
+OPEN = """
+def energy(x, p):
+    k = (1 + (x[0] - 0.5) ** 2 / 0.04) ** (0.5 * p[0])
+    return 0.5 * k * x[1] ** 2 + p[1] * max(0.0, abs(x[0] - 0.5) - 0.5) ** 2 - p[2] * x[0]
+
+def gradient(x, p):
+    y = x[0] - 0.5
+    foot = 1 + y ** 2 / 0.04
+    k = foot ** (0.5 * p[0])
+    wall = 2 * p[1] * max(0.0, abs(y) - 0.5) * (1.0 if y > 0 else -1.0)
+    return 0.5 * p[0] * k / foot * y / 0.04 * x[1] ** 2 + wall - p[2], k * x[1]
+"""
+
+
+@pytest.mark.parametrize(
+    ("exponent", "strength", "drop"),
+    [(0.0, 0.0, 0.0), (-2.0, 0.0, 0.0), (1.9, 0.0, 0.0), (2.1, 0.0, 0.0), (0.0, 1e-3, 0.0), (2.1, 0.0, 0.1)],
+)
+def test_a_valley_has_a_stationary_density_where_the_open_channel_has_one(tmp_path, exponent, strength, drop):
+    """Flat and uniform, widening, narrowing too slowly and fast enough, weakly confined, falling on one side."""
+    file = tmp_path / "open.py"
+    file.write_text(OPEN)
+    mine = Custom(str(file), (exponent, strength, drop), start=(0.0, 0.0), end=(1.0, 0.0))
+    along = Confining(strength) if strength else Tilted(drop)
+    channel = Channel(Power(1.0, exponent), along, 1, boundary="open")
+    assert (mine.stationary_obstacle() is None) == (channel.stationary_obstacle() is None)
+    if channel.stationary_obstacle() is not None:
+        with pytest.raises(
+            UserError, match=r"landscape: expected one with a stationary density, found a valley (that|whose)"
+        ):
+            Stationary(mine)

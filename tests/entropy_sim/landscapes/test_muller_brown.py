@@ -67,6 +67,8 @@ def test_stiffness_and_its_slope_are_those_along_the_fixed_normal():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: MullerBrown(points=((0.0, 0.0), (1.0,))), r"landscape\.points: expected two or more points"),
+        (lambda: MullerBrown(points=((0.0, 0.0), (1e300, 1.0))), r"landscape\.points: expected numbers between -1e6"),
         (lambda: MullerBrown(points=((0.0, 0.0),)), r"landscape\.points: expected two or more points"),
         (lambda: MullerBrown(points=((0.0, 0.0), (0.0, 0.0))), r"landscape\.points: expected successive points"),
         (lambda: MullerBrown(scale=0.0), r"landscape\.scale: expected a positive number"),

@@ -208,6 +208,7 @@ def test_a_profile_of_several_runs_and_one_without_noise():
         (lambda: Tabulated(knots=(0.0, 2.0, 1.0, 3.0, 4.0)), r"landscape\.knots: expected two or more increasing"),
         (lambda: Tabulated(knots=(1.0, 1.5, 2.0, 2.5, 3.0)), r"landscape\.knots: expected .* from 0"),
         (lambda: Tabulated(loss=(0.0, 1.0)), r"landscape\.loss: expected a value for each of 5 knots, found 2"),
+        (lambda: Tabulated(stiffness=()), r"landscape\.stiffness: expected a value for each of 5 knots, found 0"),
         (lambda: Tabulated(noise=((1.0,),) * 5), r"landscape\.stiffness: expected as many modes at every knot"),
         (lambda: Tabulated(bulk_noise=(-1.0,) * 5), r"landscape\.bulk_noise: expected variances >= 0"),
         (lambda: Tabulated(floor=0.0), r"landscape\.floor: expected a positive number"),

@@ -128,6 +128,7 @@ def test_diverged_walkers_leave_no_height_and_no_warning():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"wells": ()}, "wells: expected two positions s in 0…1 in rising order"),
         ({"wells": (0.5, 0.5)}, "wells: expected two positions s in 0…1 in rising order"),
         ({"wells": (0.2, 1.5)}, "wells: expected two positions s"),
         ({"points": 2}, "points: expected at least 3"),

@@ -2,16 +2,19 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 
 from entropy_sim import schema
 from entropy_sim._kernels import Ensemble
+from entropy_sim.checkpoint import Checkpoint
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import Barrier, Bump, Channel, Confining, Exponential, Quadratic
 from entropy_sim.measurements import Stationary, stationary
+from entropy_sim.measurements.base import Execution
 from entropy_sim.measurements.stationary import _count, effective_bins
-from entropy_sim.noise import CurvaturePower, GradientCovariance, Thermal
+from entropy_sim.noise import CurvaturePower, GradientCovariance, Levy, Thermal
 
 LM = Overdamped(0.01, "leimkuhler_matthews")
 
@@ -122,6 +125,32 @@ def test_walkers_off_the_path_and_diverged_ones_are_told_apart():
     bowl = stationary(Quadratic(((1.0, 2.0),)), Thermal(1.0), Overdamped(0.1), walkers=640, burn_in=3.0, bins=4)
     outside = 2 * stats.norm.sf(1.0, scale=np.sqrt(1 / 0.95))
     assert bowl["stationary"].attrs["outside"] == pytest.approx(outside, rel=0.02)
+
+
+def test_what_walkers_did_before_they_diverged_counts_neither(tmp_path):
+    """Jumps so far that the walls' force overshoots. The histogram is that of a slow count of the survivors; with what
+    the others did before it would be another. An interruption of the second run changes nothing."""
+    system = Channel(Bump(), Confining(1.0, 1.0, 4), 2, boundary="open"), Levy(1.0, 0.1), Overdamped(0.01)
+    options = {"walkers": 320, "burn_in": 0.5, "duration": 4.0, "stride": 20, "bins": 5, "seed": 2}
+    measurement = Stationary(*system, **options)
+    group = measurement.run()["stationary"]
+    start = system[0].path((np.arange(320) + 0.5) / 320)
+    ensemble, seen = Ensemble(*system, start, seed=2), []
+    for step in range(50, 450, 20):
+        ensemble.advance_to(step)
+        seen.append(system[0].position(ensemble.theta))
+    ensemble.advance_to(450)
+    lost = ensemble.diverged
+    assert group.attrs["diverged"] == lost.sum() > 10
+    everyone, survivors = (np.histogram(s, 5, (0.0, 1.0))[0] for s in (np.array(seen), np.array(seen)[:, ~lost]))
+    np.testing.assert_allclose(group["density"], 5 * survivors / survivors.sum(), rtol=1e-12)
+    assert np.abs(everyone - survivors).min() > 0
+
+    checkpoint = Checkpoint(tmp_path / "state.npz", measurement)
+    first = measurement._follow(Execution())
+    checkpoint.save("stationary", first.state())
+    again = measurement.run(checkpoint=Checkpoint(tmp_path / "state.npz", measurement))["stationary"]
+    xr.testing.assert_identical(again.to_dataset(), group.to_dataset())
 
 
 @pytest.mark.parametrize(
