@@ -44,7 +44,7 @@ def subset(objective: Objective, samples: int | None) -> Tensor:
     return indices[: samples - samples % group]
 
 
-class _Products:
+class Products:
     """Products with a symmetric matrix that is a mean over samples: each chunk of them adds its share.
 
     The graphs of up to `kept` samples are built once and used again by every product; samples beyond them are
@@ -110,7 +110,7 @@ class _Products:
         return found
 
 
-class HessianOperator(_Products):
+class HessianOperator(Products):
     """v → H v at `theta` (D,), by reverse-over-reverse differentiation, H averaged over the samples `indices`.
 
     The graph of the gradient is kept for up to `kept` samples and used again by every product (Pearlmutter, Neural
@@ -170,7 +170,7 @@ class HessianOperator(_Products):
         return float(sum(dots, start=torch.as_tensor(self._mode.total)))
 
 
-class GaussNewtonOperator(_Products):
+class GaussNewtonOperator(Products):
     """v → G v at `theta` (D,) with the generalised Gauss–Newton matrix G = Σ_ij J_iᵀ (∂²ℓ/∂f_i ∂f_j) J_j.
 
     J_i = ∂f_i/∂θ is the Jacobian of the outputs for sample i, in batch-statistics mode with its group's statistics
