@@ -12,7 +12,7 @@ from torch import Tensor
 
 from entropy_sim.errors import require
 from nn_experiments.curvature.estimate import Estimate
-from nn_experiments.curvature.operators import HessianOperator, Operator
+from nn_experiments.curvature.operators import HessianOperator, Products
 from nn_experiments.objective import Objective
 
 
@@ -56,7 +56,7 @@ class Hutchinson:
         probes: Tensor,
         parts: int = 1,
         *,
-        operator: Callable[..., Operator] = HessianOperator,
+        operator: Callable[..., Products] = HessianOperator,
         prepare: Callable[[Tensor], None] | None = None,
         chunk: int = 512,
         kept: int = 2048,
@@ -72,32 +72,52 @@ class Hutchinson:
         shares = torch.tensor([len(part) for part in self.parts], dtype=torch.float64) * (parts / (groups * group))
         self._weights = shares.repeat(len(probes) // parts) / len(probes)
 
+    def trace(self, theta: Tensor) -> Estimate:
+        """Tr H at theta (D,) alone, from forms zᵀ H z: half the work of `traces`, and the same numbers."""
+        (forms,) = self._collect(theta, 1, lambda operator, z: [operator.forms(z)])
+        return self._mean(forms)
+
     def traces(self, theta: Tensor, tangent: Tensor, norms: Tensor) -> Traces:
-        """Tr H, Tr(Q H) and Tr(S H) at theta for a unit tangent t and a diagonal S = `norms`, all (D,)."""
-        forms = self._forms(theta, lambda z: z, _off(tangent), lambda z: norms.double() * z)
-        return Traces(*map(self._mean, forms))
+        """Tr H, Tr(Q H) and Tr(S H) at theta for a unit tangent t and a diagonal S = `norms`, all (D,).
+
+        zᵀ A H z for each of the three A from one product H z.
+        """
+        t, diagonal = tangent.double(), norms.double()
+
+        def forms(operator: Products, z: Tensor) -> list[Tensor]:
+            images, z = operator(z).double(), z.double()
+            left = z, _off(t, z), diagonal * z
+            return [(a * images).sum(-1) for a in left]
+
+        return Traces(*map(self._mean, self._collect(theta, 3, forms)))
 
     def slope(self, theta: Tensor, tangent: Tensor, step: float) -> Estimate:
         """Tr(Q ∂_t H), ∂_t H ≈ [H(θ + ε t) − H(θ − ε t)] / 2ε with ε = `step`; both sides see the same probes.
 
-        The error of the difference is O(ε²). A finite ε on purpose: with ReLU the Hessian jumps where a unit switches,
-        and a third derivative misses the jumps.
+        From forms (Qz)ᵀ H (Qz), Q² = Q. The error of the difference is O(ε²). A finite ε on purpose: with ReLU the
+        Hessian jumps where a unit switches, and a third derivative misses the jumps.
         """
         require(step > 0, "slope_step", "a positive number", step)
-        (above,), (below,) = (self._forms(theta + sign * step * tangent, _off(tangent)) for sign in (1, -1))
+        t = tangent.double()
+
+        def forms(operator: Products, z: Tensor) -> list[Tensor]:
+            return [operator.forms(_off(t, z.double()).to(z))]
+
+        (above,), (below,) = (self._collect(theta + sign * step * tangent, 1, forms) for sign in (1, -1))
         return self._mean((above - below) / (2 * step))
 
-    def _forms(self, theta: Tensor, *left: Callable[[Tensor], Tensor]) -> Tensor:
-        """zᵀ A H z of each probe for each A, given as z → Aᵀ z on rows; H is that of the probe's part. (A, K)."""
-        forms = torch.empty(len(left), len(self.probes), dtype=torch.float64)
+    def _collect(
+        self, theta: Tensor, number: int, forms: Callable[[Products, Tensor], Sequence[Tensor]]
+    ) -> Sequence[Tensor]:
+        """`number` forms of each probe, from the matrix of its part and the probes of that part, float64. Each (K,)."""
+        found = [torch.empty(len(self.probes), dtype=torch.float64) for _ in range(number)]
         if self.prepare is not None:
             self.prepare(theta)
         for p, part in enumerate(self.parts):
-            probes = self.probes[p :: len(self.parts)]
-            images = self.operator(theta, part)(probes).double()
-            for form, a in zip(forms, left, strict=True):
-                form[p :: len(self.parts)] = (a(probes.double()) * images).sum(-1).cpu()
-        return forms
+            each = forms(self.operator(theta, part), self.probes[p :: len(self.parts)])
+            for values, new in zip(found, each, strict=True):
+                values[p :: len(self.parts)] = new.cpu()
+        return found
 
     def _mean(self, samples: Tensor) -> Estimate:
         mean, number = (self._weights * samples).sum(), len(samples)
@@ -106,7 +126,6 @@ class Hutchinson:
         return Estimate(float(mean), stderr)
 
 
-def _off(tangent: Tensor) -> Callable[[Tensor], Tensor]:
-    """z → Q z on rows."""
-    t = tangent.double()
-    return lambda z: z - (z @ t)[:, None] * t
+def _off(t: Tensor, z: Tensor) -> Tensor:
+    """Q z on rows."""
+    return z - (z @ t)[:, None] * t

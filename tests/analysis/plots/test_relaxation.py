@@ -11,7 +11,7 @@ def test_the_null_control_is_drawn(network):
     ds["position_null"] = (("start", "time"), null)
     ds["position_null_stderr"] = (("start", "time"), 0.001 + 0 * null)
     ax = plots.plot_relaxation(ds)
-    assert "projection alone (null control)" in ax.get_legend_handles_labels()[1]
+    assert "null control" in ax.get_legend_handles_labels()[1]
     dotted = [line for line in ax.get_lines() if line.get_linestyle() == ":"]
     np.testing.assert_allclose([line.get_ydata() for line in dotted], null)
 

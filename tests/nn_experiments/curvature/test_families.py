@@ -123,6 +123,20 @@ def test_hessian_products_are_those_of_plain_double_backward(plain: Plain) -> No
         torch.testing.assert_close(found, exact, rtol=1e-8, atol=1e-9 * float(exact.abs().max()))
 
 
+def test_forms_are_those_of_plain_double_backward(plain: Plain) -> None:
+    """Along a vector in all parameters, and along others that touch only one of the first, middle and last blocks."""
+    vectors = torch.randn(4, len(plain.theta), generator=generator(32), dtype=torch.float64)
+    blocks = list(plain.objective.blocks().values())
+    for row, block in zip(vectors[1:], (blocks[0], blocks[len(blocks) // 2], blocks[-1]), strict=True):
+        row[: block.start], row[block.stop :] = 0.0, 0.0
+    exact = torch.stack([v @ torch.autograd.functional.vhp(plain.value, plain.theta, v)[1] for v in vectors])
+    for kept in (2048, 0):
+        found = curvature.HessianOperator(plain.objective, plain.theta, chunk=GROUP, kept=kept).forms(vectors)
+        torch.testing.assert_close(found, exact, rtol=1e-8, atol=1e-9 * float(exact.abs().max()))
+        found = curvature.GaussNewtonOperator(plain.objective, plain.theta, chunk=GROUP, kept=kept).forms(vectors)
+        torch.testing.assert_close(found, ((vectors @ plain.gauss_newton) * vectors).sum(1), rtol=1e-8, atol=1e-10)
+
+
 def test_gauss_newton_products_are_those_of_the_explicit_jacobian(plain: Plain) -> None:
     vectors = torch.randn(2, len(plain.theta), generator=generator(23), dtype=torch.float64)
     exact = vectors @ plain.gauss_newton
@@ -139,8 +153,10 @@ def test_evaluation_mode_is_another_function_with_another_hessian(network: AnyNe
         case = Plain(network, mode)  # type: ignore[arg-type]
         vector = torch.randn(len(case.theta), generator=generator(24), dtype=torch.float64)
         exact = torch.autograd.functional.vhp(case.value, case.theta, vector)[1]
-        product = curvature.HessianOperator(case.objective, case.theta)(vector)
+        operator = curvature.HessianOperator(case.objective, case.theta)
+        product = operator(vector)
         torch.testing.assert_close(product, exact, rtol=1e-8, atol=1e-9 * float(exact.abs().max()))
+        assert float(operator.forms(vector[None])) == pytest.approx(float(vector @ exact), rel=1e-8)
         gauss_newton = curvature.GaussNewtonOperator(case.objective, case.theta)(vector)
         torch.testing.assert_close(gauss_newton, vector @ case.gauss_newton, rtol=1e-8, atol=1e-9)
         found.append(product)
@@ -199,7 +215,9 @@ def test_every_estimator_on_every_family(network: AnyNetwork) -> None:
         (curvature.HessianOperator, hessian),
         (curvature.GaussNewtonOperator, plain.gauss_newton),
     ):
-        found = curvature.Hutchinson(plain.objective, probes, operator=operator).traces(theta, tangent, norms)
+        hutchinson = curvature.Hutchinson(plain.objective, probes, operator=operator)
+        found = hutchinson.traces(theta, tangent, norms)
+        assert hutchinson.trace(theta).value == pytest.approx(found.trace.value, rel=1e-9)
         exact = [matrix.trace(), matrix.trace() - tangent @ matrix @ tangent, norms @ matrix.diagonal()]
         np.testing.assert_allclose([e.value for e in found], [float(e) for e in exact], rtol=1e-8)
         values = torch.linalg.eigvalsh(matrix)
@@ -227,8 +245,11 @@ def test_curvlinops_agrees_on_resnet_20() -> None:
     curvlinops = pytest.importorskip("curvlinops")
     objective, theirs, batch = resnet_20()
     theta = objective.theta()
-    probe = curvature.rademacher(1, len(theta), generator(30), theta)[0]
-    image = curvature.HessianOperator(objective, theta)(probe)
+    probes = curvature.rademacher(2, len(theta), generator(30), theta)
+    operator = curvature.HessianOperator(objective, theta)
+    images = operator(probes)
+    torch.testing.assert_close(operator.forms(probes), (probes * images).sum(1), rtol=1e-9, atol=0.0)
+    probe, image = probes[0], images[0]
     parameters = list(theirs.parameters())
     loss = nn.CrossEntropyLoss()
     other = curvlinops.HessianLinearOperator(theirs, loss, parameters, [batch], check_deterministic=False)

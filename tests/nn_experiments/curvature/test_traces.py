@@ -28,6 +28,15 @@ def test_identity_probes_give_the_exact_traces(case: Case) -> None:
     np.testing.assert_allclose([e.value for e in estimates], exact_traces(case, norms), rtol=1e-9)
 
 
+def test_the_trace_alone_is_the_same_number(case: Case) -> None:
+    """From forms without products, in parts of unequal size, with its error."""
+    probes = curvature.rademacher(6, len(case.theta), generator(15), case.theta)
+    hutchinson = curvature.Hutchinson(case.objective, probes, 3, chunk=4, kept=8)
+    alone = hutchinson.trace(case.theta)
+    assert alone == pytest.approx(hutchinson.traces(case.theta, case.tangent, case.tangent).trace, rel=1e-9)
+    assert alone.stderr > 0
+
+
 def test_parts_of_unequal_size_are_weighted_to_the_exact_trace(resnet: Case) -> None:
     """Four groups in three parts (2, 1, 1 groups), every basis vector on every part."""
     probes = resnet.identity_probes.repeat_interleave(3, dim=0)
