@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nn_experiments.datasets import CIFAR10, Digits
 from nn_experiments.experiment import Experiment
+from nn_experiments.measurements.barrier import Barrier
 from nn_experiments.measurements.ladder import Ladder
 from nn_experiments.measurements.mean_force import MeanForce
 from nn_experiments.measurements.profile import Profile
@@ -25,24 +28,36 @@ def paper() -> NetworkRun:
 
     Trained without augmentation, so that what is trained, joined and measured is one function. Measured under the noise
     of batches of 64 at η = 0.1: twice the η/B that the training begins with, without its momentum.
+
+    What the paper also has are further commands on its run: both barriers against 0, 1, 5 and 15 shared epochs (stage
+    barrier), other seeds, another network.
     """
     noise = Minibatch(batch_size=64)
+    training = Training(
+        epochs=60,
+        batch_size=128,
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        precision="bfloat16",
+        channels_last=True,
+    )
+    path = AutoNEB(cycles=((0.05, 400), (0.05, 400), (0.02, 300), (0.01, 200)), batch_size=512)
+    force = MeanForce(learning_rate=0.1, noise=noise, burn_in=5.0, duration=20.0, control_step=5.0)
     return NetworkRun(
         experiment=Experiment(data=CIFAR10(download=True), network=ResNet(depth=20, width=16)),
-        training=Training(
-            epochs=60,
-            batch_size=128,
-            learning_rate=0.1,
-            weight_decay=5e-4,
-            precision="bfloat16",
-            channels_last=True,
-        ),
-        path=AutoNEB(cycles=((0.05, 400), (0.05, 400), (0.02, 300), (0.01, 200)), batch_size=512),
+        training=training,
+        path=path,
         profile=Profile(
             eigenvalue_samples=2048, noise=noise, alignment=True, fisher=True, normalized=True, weight_decay=5e-4
         ),
-        mean_force=MeanForce(learning_rate=0.1, noise=noise, burn_in=5.0, duration=20.0, control_step=5.0),
+        mean_force=force,
         relaxation=Relaxation(learning_rate=0.1, noise=noise, duration=60.0, projection="plane", loss_samples=2048),
+        barrier=Barrier(
+            values=(0.0, 390.0, 1950.0, 5850.0),
+            training=training,
+            path=path,
+            mean_force=replace(force, positions=tuple(i / 8 for i in range(9))),
+        ),
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from entropy_sim.run_files import config_json, from_jsonable, to_jsonable
 from nn_experiments.measurements.ladder import Ladder
-from nn_experiments.presets import ladder
+from nn_experiments.presets import ladder, paper
 from nn_experiments.run import NetworkRun
 
 
@@ -33,3 +33,16 @@ def test_the_preset_is_a_configuration_that_json_gives_back() -> None:
     found = from_jsonable(NetworkRun, to_jsonable(ladder()))
     assert config_json(found) == config_json(ladder())
     assert found == ladder()
+
+
+def test_the_papers_barriers_are_between_networks_trained_as_its_pair() -> None:
+    """Three or more numbers k of shared iterations after the first, in whole epochs of 50000 images, k = 0 the pair."""
+    run = paper()
+    assert (run.barrier.training, run.barrier.path) == (run.training, run.path)
+    assert run.barrier.mean_force.noise == run.mean_force.noise
+    steps = 50000 // run.training.batch_size
+    shared = np.array(run.barrier.values)
+    assert (shared[0], len(shared)) == (0, 4)
+    assert np.all(shared % steps == 0)
+    assert shared.max() < run.training.epochs * steps
+    assert from_jsonable(NetworkRun, to_jsonable(run)) == run
