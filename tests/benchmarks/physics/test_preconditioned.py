@@ -4,7 +4,6 @@ import pytest
 
 from benchmarks.physics import preconditioned
 
-
 PARTS = (
     *(preconditioned.thermal_form, preconditioned.invariance, preconditioned.family, preconditioned.density),
     *(preconditioned.adam, preconditioned.adam_outside_its_limit),
