@@ -1,4 +1,4 @@
-"""What a report shows beside profile, force, relaxation and density: plane, search, spectrum, escapes, scans of barriers."""
+"""What a report shows beside profile, force, relaxation and density: plane, search, spectrum, escapes, barriers."""
 
 from __future__ import annotations
 

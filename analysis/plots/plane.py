@@ -37,7 +37,7 @@ def plot_plane(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         else:
             norm, levels = mpl.colors.Normalize(low, high), np.linspace(low, high, _LEVELS)
         levels[-1] = np.nextafter(high, np.inf)  # the highest value itself is filled too
-        clipped = float(everything.min()) < low
+        extend = "min" if float(everything.min()) < low else "neither"
         drawn = ax.contourf(
             x, y, loss, levels=levels, norm=norm, cmap="cividis", extend="min" if clipped else "neither"
         )
