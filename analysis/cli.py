@@ -27,11 +27,12 @@ STAGES = {
     "train": "two minima from different seeds",
     "path": "a path of low loss between them (AutoNEB unless asked otherwise)",
     "profile": "loss, curvature and gradient noise along the path and the straight line",
+    "plane": "the loss on the plane through both minima and the path",
     "mean-force": "the force along the path, from SGD constrained to planes normal to it",
     "relaxation": "SGD released on the path, with its noise-free control",
     "escape": "how long SGD released on the path stays on its half (first-passage times)",
     "barrier": "heights of the energetic and the entropic barrier against shared training iterations, and more",
-    "all": "train, path, profile, mean-force and relaxation",
+    "all": "train, path, profile, plane, mean-force and relaxation",
 }
 #: Burn-in, in relaxation times of the slowest mode, below which a run is remarked upon: variances are then within 1e-3.
 _ENOUGH_BURN_IN = 3.5

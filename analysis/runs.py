@@ -117,7 +117,7 @@ def combined(runs: Sequence[Run]) -> list[Run]:
 
 
 def concatenated(runs: Sequence[Run]) -> xr.DataTree:
-    """Runs of the same measurements joined along the dimension `run`, group by group.
+    """Runs of the same measurements joined along the dimension `run`, group by group; of planes, the first one.
 
     Raises UserError, naming the group, where their coordinates differ, or they are the very same run."""
     seeds = [json.dumps(_configuration(tree), sort_keys=True) for _, tree in runs]
@@ -127,6 +127,9 @@ def concatenated(runs: Sequence[Run]) -> xr.DataTree:
     groups = {}
     for name in runs[0][1].children:
         parts = [tree[name].to_dataset() for _, tree in runs]
+        if name == "plane":  # each pair of minima has a plane and coordinates of its own
+            groups["plane"] = parts[0].assign_attrs(plane_of=runs[0][0])
+            continue
         try:
             groups[str(name)] = xr.concat(
                 parts,

@@ -196,6 +196,25 @@ GROUPS: Mapping[str, Group] = {
         },
         extra_dims=_SCANS,
     ),
+    "plane": Group(
+        # The plane through both minima: the first at (0, 0), the second at (their distance, 0).
+        variables={
+            "loss": Variable(("plane_y", "plane_x"), "loss", "training loss", required=True),
+            "train_error": Variable(("plane_y", "plane_x"), "1", "training error"),
+            "test_loss": Variable(("plane_y", "plane_x"), "loss", "test loss"),
+            "test_error": Variable(("plane_y", "plane_x"), "1", "test error"),
+            "path_x": Variable(("s",), "parameter", "projection of the path, along the straight line", required=True),
+            "path_y": Variable(("s",), "parameter", "projection of the path, off the straight line", required=True),
+            "path_distance": Variable(("s",), "parameter", "distance of the path from the plane", required=True),
+            "path_loss": Variable(("s",), "loss", "training loss of the path"),
+            "path_loss_projected": Variable(("s",), "loss", "training loss at the projection of the path"),
+        },
+        coordinates={
+            "s": _S,
+            "plane_x": Variable(("plane_x",), "parameter", "along the straight line between the minima", required=True),
+            "plane_y": Variable(("plane_y",), "parameter", "off the straight line", required=True),
+        },
+    ),
     "spectrum": Group(
         variables={"density": Variable(("s", "eigenvalue"), "parameter^2 / loss", "spectral density", required=True)},
         coordinates={

@@ -217,11 +217,11 @@ class Objective:
         return total, gradient
 
     @torch.no_grad()
-    def evaluate(self, theta: Tensor) -> Evaluation:
-        """Loss and error of the full batch at `theta` (D,)."""
+    def evaluate(self, theta: Tensor, indices: Tensor | None = None) -> Evaluation:
+        """Loss and error of a batch of whole groups (None: the full batch) at `theta` (D,)."""
         self._theta.copy_(theta)
         loss = error = 0.0
-        for part, share in self.chunks(self.full_batch()):
+        for part, share in self.chunks(self.full_batch() if indices is None else indices):
             outputs, targets = self.forward(self.inputs[part]), self.targets[part]
             loss += share * float(self.loss(outputs, targets))
             wrong = torch.nan if targets.is_floating_point() else (outputs.argmax(-1) != targets).double().mean()

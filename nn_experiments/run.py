@@ -1,4 +1,4 @@
-"""A network run in a directory: train → path → profile, mean force, relaxation, escape, or else barrier.
+"""A network run in a directory: train → path → profile, plane, mean force, relaxation, escape, or else barrier.
 
     OUT/checkpoints/minimum_0.safetensors, minimum_1.safetensors, path.safetensors (each with a JSON record)
     OUT/network.nc                                                                  grows by a group per stage
@@ -27,6 +27,7 @@ from nn_experiments.measurements.barrier import Barrier
 from nn_experiments.measurements.escape import Escape
 from nn_experiments.measurements.ladder import Ladder
 from nn_experiments.measurements.mean_force import MeanForce
+from nn_experiments.measurements.plane import Plane
 from nn_experiments.measurements.profile import Profile
 from nn_experiments.measurements.relaxation import Relaxation
 from nn_experiments.own import FileExperiment, ModuleExperiment
@@ -62,6 +63,7 @@ class NetworkRun:
     ensemble: PathEnsemble | None = None
     """Several searches between the same minima; what is measured is measured on the first."""
     profile: Profile = field(default_factory=Profile)
+    plane: Plane = field(default_factory=Plane)
     mean_force: MeanForce | Ladder = field(default_factory=MeanForce)
     relaxation: Relaxation = field(default_factory=Relaxation)
     escape: Escape = field(default_factory=Escape)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-Stage = Literal["train", "path", "profile", "mean-force", "relaxation", "escape", "barrier", "all"]
+Stage = Literal["train", "path", "profile", "plane", "mean-force", "relaxation", "escape", "barrier", "all"]
 #: What "all" does; the measurements after these are done when asked for by name.
-ALL: tuple[Stage, ...] = ("train", "path", "profile", "mean-force", "relaxation")
+ALL: tuple[Stage, ...] = ("train", "path", "profile", "plane", "mean-force", "relaxation")
 STAGES: tuple[Stage, ...] = (*ALL, "escape", "barrier")
 #: Stages that train networks of their own: nothing comes before them.
 ALONE: tuple[Stage, ...] = ("train", "barrier")

@@ -30,6 +30,7 @@ from analysis.plots.mean_force import (
 )
 from analysis.plots.overview import OVERVIEW_GROUPS, plot_overview
 from analysis.plots.path import plot_path, plot_path_convergence
+from analysis.plots.plane import plot_plane
 from analysis.plots.profile import PANELS, plot_profile
 from analysis.plots.relaxation import plot_relaxation
 from analysis.plots.spectrum import plot_spectrum
@@ -59,6 +60,7 @@ __all__ = [
     "plot_overview",
     "plot_path",
     "plot_path_convergence",
+    "plot_plane",
     "plot_profile",
     "plot_relaxation",
     "plot_relaxation_between",
@@ -187,6 +189,8 @@ def _group(name: str, ds: xr.Dataset, suffix: str) -> Iterator[tuple[str, Axes]]
         yield f"spectrum{suffix}", plot_between(ds, names=("from the spectrum", "from probes"))
     elif name == "spectrum" and "density" in ds:
         yield f"spectrum{suffix}", plot_spectrum(over_runs("spectrum", ds))
+    elif name == "plane":
+        yield f"plane{suffix}", plot_plane(ds)
     elif name == "path" and "loss_between" in ds and ds["loss_between"].ndim == 1 and not _given_and_flat(ds):
         yield "path", plot_path(ds)
         if np.size(ds.attrs.get("highest_loss_per_cycle", [])) > 1:

@@ -1,4 +1,4 @@
-"""What a report shows beside profile, force, relaxation and density: search, spectrum, escapes, scans of barriers."""
+"""What a report shows beside profile, force, relaxation and density: plane, search, spectrum, escapes, barriers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from analysis.agreement import number, plus_minus
 from analysis.plots.barrier import plot_barrier
 from analysis.plots.escape import plot_escape, plot_escape_times, scanned
 from analysis.plots.path import plot_path_convergence
+from analysis.plots.plane import plot_plane
 from analysis.plots.spectrum import plot_spectrum
 from analysis.plots.stability import plot_stability
 from analysis.plots.vanishing import plot_vanishing
@@ -22,6 +23,9 @@ Drawn = tuple[str, Axes, str, str]
 
 def further_figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> Iterator[Drawn]:
     """(name, axes, caption, text alternative) of one run, as far as it has the groups; captions state the finding."""
+    if "plane" in tree.children:
+        plane = tree["plane"].to_dataset()
+        yield "plane", plot_plane(plane), _plane(plane), "contours of the loss on the plane, with minima and path"
     if "path" in tree.children and np.size(tree["path"].attrs.get("highest_loss_per_cycle", [])) > 1:
         path = over_runs("path", tree["path"].to_dataset())
         each = np.asarray(path.attrs["highest_loss_per_cycle"], float)
@@ -52,6 +56,21 @@ def further_figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> I
         caption += "" if scaling is None else f" Entropic: {scaling.attrs['statement']}."
         alt = "height of both barriers against the parameter varied"
         yield "barrier", plot_barrier(over_runs("barrier", tree["barrier"].to_dataset())), caption, alt
+
+
+def _plane(ds: xr.Dataset) -> str:
+    """What the loss is between the minima, on the path, and in the plane beneath it, and how far the path leaves it."""
+    inside = (ds["plane_x"] >= ds["path_x"][0]) & (ds["plane_x"] <= ds["path_x"][-1])
+    line = ds["loss"].where(inside, drop=True).sel(plane_y=0.0, method="nearest").max()
+    caption = f"Loss on the plane through {ds.attrs['spanned_by']}"
+    caption += f": up to {number(float(line))} on the straight line"
+    if "path_loss" in ds:
+        caption += f", {number(float(ds['path_loss'].max()))} at the points of the path"
+    length, away = float(ds.attrs["minima_distance"]), float(ds["path_distance"].max())
+    caption += f". The minima are {number(length)} apart; the path leaves the plane by up to {number(away)}"
+    if "path_loss_projected" in ds and away > 0:
+        caption += f", and beneath it, in the plane, the loss is up to {number(float(ds['path_loss_projected'].max()))}"
+    return f"{caption}."
 
 
 def _escapes(label: str, ds: xr.Dataset, comparison: xr.DataTree) -> Iterator[Drawn]:

@@ -10,6 +10,7 @@ _MODULES = {
     "Escape": "escape",
     "Ladder": "ladder",
     "MeanForce": "mean_force",
+    "Plane": "plane",
     "Profile": "profile",
     "Relaxation": "relaxation",
 }
