@@ -109,3 +109,15 @@ def test_the_simulator_s_escapes_over_an_entropic_barrier_are_not_arrhenius():
     found = arrhenius(run["escape"].to_dataset(), height + 0.04)
     assert found.attrs["verdict"] == "not Arrhenius"
     assert abs(float(found["fraction"])) < 0.15
+
+
+def test_only_a_scan_of_the_temperature_tells_a_height_at_a_temperature():
+    def heights(parameter, values):
+        dims, each = (parameter,), np.ones(len(values))
+        variables = {parameter: (dims, np.array(values)), "energy_barrier": (dims, each)}
+        variables |= {"entropic_barrier": (dims, each)}
+        return schema.make("barrier", variables)
+
+    assert measured_height(heights("temperature", [0.1, 0.3]), 0.2) == 2.0
+    assert measured_height(heights("temperature", [0.1, 0.3]), 0.4) is None
+    assert measured_height(heights("optimizer", ["sgd", "muon"]), 0.2) is None

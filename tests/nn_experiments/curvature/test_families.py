@@ -232,12 +232,12 @@ def resnet_20() -> tuple[Objective, nn.Module, tuple[Tensor, Tensor]]:
     """ResNet-20 in float64 as an objective, as others take it, and the batch that both are of."""
     module = ResNet(20, 16).build(3, 10, generator(0)).double()
     draws = generator(29)
-    x = torch.randn(32, 3, 8, 8, generator=draws, dtype=torch.float64)
-    y = torch.randint(0, 10, (32,), generator=draws)
+    x = torch.randn(16, 3, 8, 8, generator=draws, dtype=torch.float64)
+    y = torch.randint(0, 10, (16,), generator=draws)
     theirs = copy.deepcopy(module).train()
     for layer in batch_norms(theirs):
         layer.track_running_stats, layer.running_mean, layer.running_var = False, None, None
-    return Objective(module, F.cross_entropy, x, y, group_size=32), theirs, (x, y)
+    return Objective(module, F.cross_entropy, x, y, group_size=16), theirs, (x, y)
 
 
 def test_curvlinops_agrees_on_resnet_20() -> None:
@@ -279,5 +279,5 @@ def test_pyhessian_agrees_on_resnet_20() -> None:
     torch.testing.assert_close(flat, image, rtol=1e-6, atol=1e-7 * float(image.abs().max()))
     start = torch.randn(len(theta), generator=generator(31), dtype=torch.float64)
     ends = curvature.lanczos(operator, start, 40, 1, 1e-3)
-    largest = max(peer.eigenvalues(maxIter=200, tol=1e-5, top_n=1)[0], key=abs)
+    largest = max(peer.eigenvalues(maxIter=200, tol=1e-4, top_n=1)[0], key=abs)
     assert abs(largest) == pytest.approx(max(ends.eigenvalues[0].item(), -ends.min_eigenvalue), rel=1e-2)
