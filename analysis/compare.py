@@ -83,7 +83,7 @@ class Compare:
         output_state(path, json.loads(tree.attrs["config"]), overwrite=self.overwrite)
         write_tree(tree, path)
         figures = write_figures(self.out, simulations, network, tree)
-        write_report(self.out, tree, simulations, network, figures)
+        write_report(self.out, tree, simulations, network, figures, files=runs.expand(self.files))
         return tree
 
 

@@ -6,7 +6,9 @@ Everything is embedded (figures as data URIs, style inline); nothing is fetched 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,8 +147,10 @@ def write_report(
     network: xr.DataTree | None,
     figures: Sequence[Figure],
     title: str = "Entropic forces: theory against network",
+    files: Sequence[Path] = (),
 ) -> Path:
-    """Write `directory`/report.html, whole or not at all; its path. Links go to the netCDF files beside it."""
+    """Write `directory`/report.html, whole or not at all; its path. Links go to the netCDF files beside it, and to
+    `files`, those that were compared, relative to it."""
     directory = Path(directory)
     rows = agreement.rows(comparison["table"].to_dataset())
     headline, evidence = captions.finding(rows)
@@ -168,10 +172,19 @@ def write_report(
         dropped=_dropped(comparison),
         configurations=[(label, _pretty(tree)) for label, tree in runs],
         provenance=[(label, _provenance(tree)) for label, tree in [*runs, ("comparison", comparison)]],
-        files=sorted(p.name for p in directory.glob("*.nc")),
+        files=_links(directory, files),
     )
     path = directory / "report.html"
     return write_whole(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
+
+
+def _links(directory: Path, files: Sequence[Path]) -> list[str]:
+    """The netCDF files in the directory, and the others, each relative to it and once; none on another drive."""
+    found = {p.name: None for p in sorted(directory.glob("*.nc"))}
+    for path in files:
+        with contextlib.suppress(ValueError):
+            found[Path(os.path.relpath(path.resolve(), directory.resolve())).as_posix()] = None
+    return list(found)
 
 
 def _embedded(figure: Figure) -> dict[str, str]:
@@ -183,6 +196,7 @@ def _embedded(figure: Figure) -> dict[str, str]:
         "alt": figure.alt,
         "run": figure.run,
         "name": figure.path.stem,
+        "title": figure.path.stem.replace("_", " "),
     }
 
 

@@ -105,7 +105,13 @@ def value_axis(ax: Axes, variable: xr.DataArray, name: str | None = None) -> Non
         ax.yaxis.set_major_formatter(lambda value, _: f"{value / 10.0**exponent:.4g}")
     name, bracket, units = text.partition(" [")
     if len(text) > 40:
-        text = "\n".join([*textwrap.wrap(name, 40), f"[{units}"] if bracket else textwrap.wrap(text, 40))
+        # Of even length: a last line of one word is not one.
+        wrapper = textwrap.TextWrapper(break_long_words=False, break_on_hyphens=False)
+        tried: list[list[str]] = []
+        for wrapper.width in range(40, 11, -1):
+            tried.append(wrapper.wrap(name))
+        lines = [found for found in tried if len(found) == len(tried[0])][-1]
+        text = "\n".join([*lines, f"[{units}"] if bracket else lines)
     ax.set_ylabel(text)
 
 

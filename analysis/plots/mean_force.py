@@ -40,19 +40,20 @@ def plot_mean_force(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
 
 
 def plot_mean_force_windows(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """The force in each time window (replicas averaged), one line per s: the plateau, or the lack of one."""
+    """The force in each time window (replicas averaged, ± 1 s.e.), one line per s: the plateau, or the lack of one."""
     with _style.style():
         ax = _style.axes(ax)
-        force = ds["mean_force"]
-        if "diverged" in ds:
-            force = force.where(ds["diverged"] == 0)
-        mean = force.mean("replica", skipna=True)
+        count = ds.sizes["time_window"]
+        each = [summaries.mean_force(ds.isel(time_window=[i])) for i in range(count)]
+        value, stderr = (np.stack([one[n].values for one in each]) for n in ("force", "force_stderr"))
+        time = ds["time_window"].values.astype(float)
+        apart = 0.008 * np.ptp(time)  # side by side, so that no bar hides another
         colours = _style.sequence(ds.sizes["s"])
         ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
         for i, s in enumerate(ds["s"].values):
-            ax.plot(
-                ds["time_window"], mean.isel(s=i), marker="o", markersize=3.5, color=colours[i], label=f"s = {s:.2g}"
-            )
+            at = time + apart * (i - 0.5 * (ds.sizes["s"] - 1))
+            bars: dict[str, Any] = {"marker": "o", "markersize": 3.5, "elinewidth": 1.0, "capsize": 2}
+            ax.errorbar(at, value[:, i], stderr[:, i], color=colours[i], label=f"s = {s:.2g}", **bars)
         # In two lines: one is wider than the figure.
         ax.set_xlabel(
             _style.label(ds["time_window"], "middle of the time window,\nt = step size × steps / (1 − momentum)")
@@ -138,7 +139,11 @@ def plot_force_ratio(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
         if min(shown) < -3 or max(shown) > 6:
             ax.set_yscale("symlog", linthresh=1.0)
+            steps = [m * 10.0**p for p in range(int(np.log10(max(map(abs, shown)))) + 1) for m in (1, 3)]
+            ax.set_yticks([*[-v for v in steps if min(shown) < 0][::-1], 0.0, *steps])
             ax.yaxis.set_major_formatter("{x:g}")
+            low, high = min(shown), max(shown)
+            ax.set_ylim(1.3 * low if low < -1 else low - 0.3, 1.3 * high)
         _style.position_axis(ax)
         ax.set_ylabel("measured / predicted")
         _style.legend(ax)

@@ -16,7 +16,7 @@ def plot_path(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     with _style.style():
         ax = _style.axes(ax)
         s, loss = ds["s"].values, ds["loss_between"].values
-        if np.isnan(loss[-1]) and len(loss) > 1:
+        if len(loss) > 1:  # nothing comes after the last point, whatever stands there
             loss = np.append(loss[:-1], loss[-2])
         ax.step(s, loss, where="post", color=_style.BLUE, label="highest loss up to the next point")
         ax.plot(
@@ -48,7 +48,7 @@ def plot_path_convergence(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax.plot(cycle, highest, "-o", color=_style.BLUE, markersize=5, label="highest loss on the path")
         points = np.atleast_1d(ds.attrs.get("pivots_per_cycle", []))
         for x, y, n in zip(cycle, highest, points, strict=False):
-            ax.annotate(f"{int(n)} points", (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+            ax.annotate(f"{int(n)} points", (x, y), (5, 5), textcoords="offset points", fontsize=8)
         if "run_highest_loss" in ds:
             other = ds["run_highest_loss"].values
             at = np.full(other.size, cycle[-1] + 0.25)
@@ -60,7 +60,7 @@ def plot_path_convergence(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
             text = "its criterion was met" if int(found) else "its criterion was not met"
             ax.plot([], [], " ", label=text)
         ax.set_xticks(cycle)
-        ax.set_xlim(-0.4, cycle[-1] + 0.5)
+        ax.set_xlim(-0.3, cycle[-1] + 0.7)
         ax.margins(y=0.15)
         ax.set_xlabel("cycle of the search (0: the straight line)")
         ax.set_ylabel("highest loss [loss]")

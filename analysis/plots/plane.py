@@ -38,9 +38,7 @@ def plot_plane(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
             norm, levels = mpl.colors.Normalize(low, high), np.linspace(low, high, _LEVELS)
         levels[-1] = np.nextafter(high, np.inf)  # the highest value itself is filled too
         extend = "min" if float(everything.min()) < low else "neither"
-        drawn = ax.contourf(
-            x, y, loss, levels=levels, norm=norm, cmap="cividis", extend="min" if clipped else "neither"
-        )
+        drawn = ax.contourf(x, y, loss, levels=levels, norm=norm, cmap="cividis", extend=extend)
         ax.contour(x, y, loss, levels=levels[::4], norm=norm, colors="white", linewidths=0.5, alpha=0.6)
         outline = [mpl.patheffects.withStroke(linewidth=3.2, foreground="white")]
         along, across = ds["path_x"].values, ds["path_y"].values

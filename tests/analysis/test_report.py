@@ -58,11 +58,24 @@ def report(tmp_path_factory):
 def test_it_is_self_contained(report):
     _, html, page = report
     for reference in page.references:
-        assert reference.startswith("data:image/") or reference == "comparison.nc"
+        assert reference.startswith(("data:image/", "#")) or reference == "comparison.nc"
     assert "comparison.nc" in page.references
     assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"data:image/[^\"]*", "", html))
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert page.open == []
+
+
+def test_the_files_that_were_compared_are_linked_from_where_the_report_lies(network, tmp_path):
+    tree = network(groups=("profile",)).tree()
+    comparison = compare([], tree)
+    (tmp_path / "report").mkdir()
+    for path in (tmp_path / "a b" / "one.nc", tmp_path / "report" / "two.nc"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    files = [tmp_path / "a b" / "one.nc", tmp_path / "report" / "two.nc"]
+    path = write_report(tmp_path / "report", comparison, [], tree, [], files=files)
+    links = [r for r in Page(path.read_text(encoding="utf-8")).references if not r.startswith("#")]
+    assert links == ["two.nc", "../a%20b/one.nc"]
 
 
 def test_every_figure_is_in_it_with_caption_and_alternative_text(report):
