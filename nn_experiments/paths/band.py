@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,14 +15,17 @@ from nn_experiments.experiment import AnyExperiment
 from nn_experiments.objective import Objective, generator
 from nn_experiments.paths._vectorised import Vectorised
 
+T = TypeVar("T")
+
 
 class Band:
     """`value_and_gradient`, `evaluate` and `full` of an experiment on points (P, D): in threads, or vectorised.
 
     One fresh minibatch is drawn per call of `value_and_gradient` and shared by all points: a different one for each
     would turn the gradient noise of neighbours into kinks of the path. On the CPU one torch thread per core takes the
-    points in turn, each computed on one thread, so the numbers do not depend on how many there are. On a GPU all points
-    go through one pass together (`Vectorised`), in chunks that fit into its memory. Use as a context manager.
+    next point as soon as it is done with one, each computed on one thread, so the numbers do not depend on how many
+    there are; the minibatch of the last point is taken in halves, lest one thread wait for the other. On a GPU all
+    points go through one pass together (`Vectorised`), in chunks that fit into its memory. Use as a context manager.
 
     threads: of the loop over the points. device: where, None for the experiment's own. vectorised: None means on a GPU.
     Memory: the points and their gradients, O(P D), besides the activations of one point per thread, or of a chunk.
@@ -67,13 +72,36 @@ class Band:
         batch = self.objective.draw(self.batch_size, self.generator)
         if self._vectorised is not None:
             return self._vectorised.value_and_gradient(points, batch)
-        return self._each(points, lambda objective, point: objective.value_and_gradient(point, batch))
+        inputs = self._inputs(batch)
+        group = self.objective.group_size or 1
+        half = -(-len(batch) // (2 * group)) * group
+        values, gradients = points.new_zeros(len(points)), torch.zeros_like(points)
+        adding = Lock()
+
+        def work(objective: Objective, unit: tuple[int, slice]) -> None:
+            i, part = unit
+            value, gradient = objective.value_and_gradient(points[i], batch[part], inputs=inputs[part])
+            share = len(batch[part]) / len(batch)
+            with adding:  # two halves: their sum does not depend on which comes first
+                values[i] += share * value
+                gradients[i].add_(gradient, alpha=share)
+
+        units = [(i, slice(None)) for i in range(len(points) - 1)]
+        halves = [slice(None, half), slice(half, None)] if half < len(batch) else [slice(None)]
+        self._spread(work, units + [(len(points) - 1, part) for part in halves])
+        return values, gradients
 
     def full(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (P,) and gradient (P, D) of the full batch."""
         if self._vectorised is not None:
             return self._vectorised.full(points)
-        return self._each(points, lambda objective, point: objective.full_value_and_gradient(point))
+        values, gradients = points.new_empty(len(points)), torch.empty_like(points)
+
+        def work(objective: Objective, i: int) -> None:
+            values[i], gradients[i] = objective.full_value_and_gradient(points[i])
+
+        self._spread(work, range(len(points)))
+        return values, gradients
 
     def evaluate(self, points: Tensor) -> Tensor:
         """Loss (P,) of the full batch."""
@@ -81,25 +109,25 @@ class Band:
             return self._vectorised.evaluate(points)
         values = points.new_empty(len(points))
 
-        def work(share: int) -> None:
-            for i in range(share, len(points), len(self._objectives)):
-                values[i] = self._objectives[share].evaluate(points[i]).loss
+        def work(objective: Objective, i: int) -> None:
+            values[i] = objective.evaluate(points[i]).loss
 
-        self._spread(work)
+        self._spread(work, range(len(points)))
         return values
 
-    def _each(
-        self, points: Tensor, function: Callable[[Objective, Tensor], tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        values, gradients = points.new_empty(len(points)), torch.empty_like(points)
+    def _inputs(self, batch: Tensor) -> Tensor:
+        """Of a batch; images on the CPU with the channels last in memory, which its convolutions prefer."""
+        inputs = self.objective.inputs[batch]
+        if inputs.ndim == 4 and inputs.device.type == "cpu":
+            return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs
 
-        def work(share: int) -> None:
-            for i in range(share, len(points), len(self._objectives)):
-                values[i], gradients[i] = function(self._objectives[share], points[i])
+    def _spread(self, work: Callable[[Objective, T], None], units: Sequence[T]) -> None:
+        waiting = iter(units)
 
-        self._spread(work)
-        return values, gradients
+        def take(objective: Objective) -> None:
+            for unit in waiting:  # one at a time: Python's lock is held while one is taken
+                work(objective, unit)
 
-    def _spread(self, work: Callable[[int], None]) -> None:
-        for _ in self._pool.map(work, range(len(self._objectives))):
+        for _ in self._pool.map(take, self._objectives):
             pass
