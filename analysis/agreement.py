@@ -104,8 +104,9 @@ def number(value: float) -> str:
 
 
 def plus_minus(value: float, stderr: float) -> str:
-    """A number with its standard error, both to the error's second digit: "0.21 ± 0.05"."""
-    if not np.isfinite(stderr) or stderr <= 0 or not np.isfinite(value):
+    """A number with its standard error, both to the error's second digit: "0.21 ± 0.05". An error that is rounding's
+    alone is none."""
+    if not np.isfinite(stderr) or stderr <= 1e-12 * abs(value) or not np.isfinite(value):
         return number(value)
     last = int(np.floor(np.log10(stderr))) - 1
     power = int(np.floor(np.log10(max(abs(value), stderr))))

@@ -251,9 +251,9 @@ def plot(rest: list[str]) -> None:
     if parsed.format not in ("png", "pdf", "svg"):
         raise UserError(f"--format: expected one of png, pdf, svg, found {parsed.format!r}")
     from analysis.plots import plot_file
-    from entropy_sim.run_files import read_tree
+    from analysis.runs import open_run
 
-    tree = read_tree(path)
+    tree = open_run(path)
     directory = parsed.out or path.with_name(f"{path.stem}_figures")
     for figure in plot_file(tree, directory, format=parsed.format):
         print(f"wrote {figure}")
@@ -268,10 +268,10 @@ def info(rest: list[str]) -> None:
     """entropic info FILE"""
     path, rest = _file(rest, "info", Info)
     options.parse(Info, rest, prog="entropic info FILE", default=Info(), description=Info.__doc__ or "")
+    from analysis.runs import open_run
     from entropy_sim import schema
-    from entropy_sim.run_files import read_tree
 
-    tree = read_tree(path, check=False)
+    tree = open_run(path, check=False)
     print(f"{path} ({path.stat().st_size / 1e6:.2g} MB)")
     print(_summary(tree))
     faults = schema.faults(tree)
@@ -328,7 +328,7 @@ def _summary(tree: Any) -> str:
             lines.append(f"  {'':18} diverged: {dataset.attrs['diverged']}")
         if "diverged" in dataset:
             diverged = int((dataset["diverged"] > 0).sum())
-            lines.append(f"  {'':18} diverged: {diverged} of {dataset['diverged'].notnull().sum().item()}")
+            lines.append(f"  {'':18} diverged: {diverged} of {int(dataset['diverged'].notnull().sum())}")
     if "versions" in tree.attrs:
         versions = json.loads(tree.attrs["versions"])
         lines.append(f"  {'versions':18} {', '.join(f'{n} {v}' for n, v in versions.items())}")

@@ -45,16 +45,21 @@ def expand(patterns: Sequence[Path | str]) -> list[Path]:
     return found
 
 
-def open_run(path: Path | str, large: int = LARGE) -> xr.DataTree:
-    """A run, validated. Of a file of `large` bytes or more the groups that grow are opened with Dask, in pieces.
+def open_run(path: Path | str, large: int | None = None, *, check: bool = True) -> xr.DataTree:
+    """A run or a comparison, validated (with `check`). Of a file of `large` bytes (default: `LARGE`) or more the groups
+    that grow are opened with Dask, in pieces.
 
     Raises UserError as `read_tree` does, naming the version of the schema where it is another; and for a large file
     without Dask."""
     path = Path(path)
-    if not path.is_file() or path.stat().st_size < large:
-        tree = read_tree(path, check=False)
+    limit = LARGE if large is None else large
+    tree = _opened(path) if path.is_file() and path.stat().st_size >= limit else read_tree(path, check=False)
+    if check:
         _check(tree, path)
-        return tree
+    return tree
+
+
+def _opened(path: Path) -> xr.DataTree:
     if importlib.util.find_spec("dask") is None:
         size = path.stat().st_size / 1e9
         raise UserError(f'{path}: expected Dask for a file of {size:.1f} GB (pip install -e ".[large]"), found none')
@@ -70,9 +75,7 @@ def open_run(path: Path | str, large: int = LARGE) -> xr.DataTree:
         node.path: node.to_dataset(inherit=False) if node.name in _GROWING else node.to_dataset(inherit=False).load()
         for node in opened.subtree
     }
-    tree = xr.DataTree.from_dict(groups)
-    _check(tree, path)
-    return tree
+    return xr.DataTree.from_dict(groups)
 
 
 def _check(tree: xr.DataTree, path: Path) -> None:
@@ -83,7 +86,8 @@ def _check(tree: xr.DataTree, path: Path) -> None:
             "(measure again, or read it with the package that wrote it)"
         )
     schema.validate(tree, str(path))
-    if "relaxation" in tree.children and not bool((tree["relaxation"].to_dataset()["time"].diff("time") > 0).all()):
+    relaxed = tree["relaxation"].to_dataset() if "relaxation" in tree.children else xr.Dataset()
+    if "time" in relaxed and not bool((relaxed["time"].diff("time") > 0).all()):
         raise UserError(f"{path}: relaxation/time: expected rising times, found others")
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 
 from analysis import summaries
+from analysis.runs import open_run
 from entropy_sim.errors import UserError
-from entropy_sim.run_files import config_hash, read_tree
+from entropy_sim.run_files import config_hash
 
 if TYPE_CHECKING:
     from entropy_sim.landscapes.tabulated import Tabulated
@@ -24,7 +25,7 @@ NAMES = ("profile", "mean_force", "relaxation", "stationary", "escape", "barrier
 
 def read(path: Path | str) -> xr.DataTree:
     """The run of a network that has a profile. Raises UserError, on one line, for any other file."""
-    tree = read_tree(path)
+    tree = open_run(path)
     if tree.attrs.get("source") != "nn_experiments":
         raise UserError(f"--twin: expected the run of a network, found one of {tree.attrs.get('source')} in {path}")
     if lacking := [name for name in ("profile", "path") if name not in tree.children]:

@@ -14,7 +14,7 @@ import xarray as xr
 
 from analysis import agreement, cli, runs, summaries
 from analysis.compare import compare
-from entropy_sim import Channel, Escape, Overdamped, Profile, Relaxation, Thermal
+from entropy_sim import Channel, Escape, Overdamped, Profile, Relaxation, Thermal, run_files
 from entropy_sim.errors import UserError
 from entropy_sim.run_files import read_tree, write_tree
 
@@ -162,6 +162,27 @@ def test_a_file_in_pieces_gives_the_same_numbers(tmp_path):
     xr.testing.assert_allclose(a, b, rtol=1e-10)
     one, two = compare([("a", whole)]), compare([("a", pieces)])
     xr.testing.assert_allclose(one["relaxation/a"].to_dataset(), two["relaxation/a"].to_dataset())
+
+
+def test_info_and_figures_read_a_large_file_in_pieces(tmp_path, monkeypatch, capsys):
+    """Neither command may read it whole; a comparison is opened by the same function."""
+    pytest.importorskip("dask")
+    large(tmp_path / "run.nc", 500, 40)
+
+    def whole(*args, **options):
+        raise AssertionError("read whole")
+
+    monkeypatch.setattr(runs, "LARGE", 0)
+    monkeypatch.setattr(runs, "read_tree", whole)
+    monkeypatch.setattr(run_files, "read_tree", whole)
+    assert cli.main(["info", str(tmp_path / "run.nc")]) == 0
+    said = capsys.readouterr().out
+    assert "diverged: 0 of 2000" in said
+    assert said.endswith("valid\n")
+    assert cli.main(["plot", str(tmp_path / "run.nc"), "--out", str(tmp_path / "figures")]) == 0
+    assert (tmp_path / "figures" / "relaxation.png").exists()
+    write_tree(compare([("a", runs.open_run(tmp_path / "run.nc"))]), tmp_path / "comparison.nc")
+    assert "relaxation" in runs.open_run(tmp_path / "comparison.nc").children
 
 
 _MEASURE = """
