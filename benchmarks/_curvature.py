@@ -3,7 +3,7 @@
 Every contestant takes zᵀHz of the same probes with one Hessian, that of a batch of 256 images under batch-statistics
 BatchNorm, in float32 on the same threads, and is checked against the others. Ours needs no product for it; the whole
 product stands beside it. PyHessian has its graph built beforehand, as ours; for curvlinops the product of one vector is
-its fastest form (a matrix costs more per column). Others run in both layouts, and are held against by the faster in each
+its fastest form (a matrix costs more per column). Others run in both layouts; the faster counts, in each
 round. Times are those of the process's processors, which other processes disturb less than the clock; ratios are taken
 round by round.
 """

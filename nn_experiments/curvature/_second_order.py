@@ -10,8 +10,8 @@ operation's inputs x, and the gradient g with respect to its output y, both of w
 
     vᵀHv = Σ over operations of  g · ∂²y/∂x² [u, u],
 
-since the change of y that is linear in d²x/dε² has gone into the next operation's share. While `form` is on, each of the
-operations here adds its share to `total` and sends nothing back: a convolution costs three convolutions, as in a
+since the change of y that is linear in d²x/dε² has gone into the next operation's share. While `form` is on, each of
+the operations here adds its share to `total` and sends nothing back: a convolution costs three convolutions, as in a
 gradient, where a product takes six. What torch's own operations send back ends in a vector r with their share vᵀr.
 (The Hessian of a function of several steps: Faà di Bruno; Griewank & Walther, Evaluating Derivatives, 2008, ch. 5.)
 """
