@@ -142,8 +142,8 @@ def plot_force_ratio(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
             steps = [m * 10.0**p for p in range(int(np.log10(max(map(abs, shown)))) + 1) for m in (1, 3)]
             ax.set_yticks([*[-v for v in steps if min(shown) < 0][::-1], 0.0, *steps])
             ax.yaxis.set_major_formatter("{x:g}")
-            low, high = min(shown), max(shown)
-            ax.set_ylim(1.3 * low if low < -1 else low - 0.3, 1.3 * high)
+            least = float(np.min(shown))
+            ax.set_ylim(1.3 * least if least < -1 else least - 0.3, 1.3 * float(np.max(shown)))
         _style.position_axis(ax)
         ax.set_ylabel("measured / predicted")
         _style.legend(ax)

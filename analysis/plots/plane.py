@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib as mpl
 import matplotlib.patheffects
 import numpy as np
@@ -51,13 +53,13 @@ def plot_plane(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
             label="straight line",
         )
         ax.plot(along, across, color=_style.VERMILLION, path_effects=outline)
-        points = {"markeredgecolor": _style.VERMILLION, "color": _style.VERMILLION, "markersize": 6.5}
+        points: dict[str, Any] = {"markeredgecolor": _style.VERMILLION, "color": _style.VERMILLION, "markersize": 6.5}
         ax.plot([], [], "-o", **points, markerfacecolor="white", label="path, projected (filled: own loss)")
         for px, py, value in zip(along, across, own if own.size else np.full(along.size, np.nan), strict=True):
             face = mpl.colormaps["cividis"](norm(value)) if np.isfinite(value) else "none"
             ax.plot(px, py, "o", **points, markeredgewidth=1.4, markerfacecolor=face, zorder=4)
         ends = [0, -1]
-        options = {"markersize": 9, "markeredgecolor": "white", "markeredgewidth": 1.2, "zorder": 5}
+        options: dict[str, Any] = {"markersize": 9, "markeredgecolor": "white", "markeredgewidth": 1.2, "zorder": 5}
         ax.plot(along[ends], across[ends], "s", color="black", label="minima", **options)
         ax.set_aspect("equal")
         ax.set_xlabel(_style.label(ds["plane_x"]))

@@ -150,8 +150,8 @@ class second_order(TorchFunctionMode):
     ) -> Tensor:
         if isinstance(padding, str) or x.ndim != 4:
             return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-        pairs = [(v, v) if isinstance(v, int) else tuple(v) for v in (stride, padding, dilation)]
-        return bilinear(x, weight, bias, Convolution(*pairs, groups), self)
+        by, around, apart = ((v, v) if isinstance(v, int) else (v[0], v[1]) for v in (stride, padding, dilation))
+        return bilinear(x, weight, bias, Convolution(by, around, apart, groups), self)
 
     def _batch_norm(
         self,

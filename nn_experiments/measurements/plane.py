@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -77,13 +76,13 @@ class Plane:
         samples = len(subset(objective, self.loss_samples))
         frame = span(points, self.direction, self.seed)
         cell, steps = frame.length / self.cells, math.ceil(self.margin * self.cells)
-        x = cell * np.arange(-steps, self.cells + steps + 1)
+        x = cell * np.arange(-steps, self.cells + steps + 1, dtype=np.float64)
         low, high = frame.y.min() / cell, frame.y.max() / cell  # both ends of the path have y = 0
         y = cell * np.arange(math.floor(low) - steps, math.ceil(high) + steps + 1)
 
         path = points.cpu()
         base = torch.stack([path[0], path[-1], frame.direction.to(path)]).numpy()
-        rows = [frame.weights(x, np.full_like(x, at)) for at in y]
+        rows = [frame.weights(x, np.full(len(x), at, dtype=np.float64)) for at in y]
         units = [(self, experiment, base, weights, device) for weights in [*rows, frame.weights(frame.x, frame.y)]]
         units.append((self, experiment, path.numpy(), np.eye(len(path)), device))
         *grid, projected, own = (workers or Workers(1)).map(_evaluate_unit, units, "plane")
@@ -138,7 +137,7 @@ def span(points: Tensor, direction: Direction = "farthest", seed: int = 0) -> Fr
     path = points.detach().cpu().double()
     path = path - path[0]
     length = float(path[-1].norm())
-    require(length > 0, "path", "two different ends", f"a distance of {length:g}")
+    require(length > 0, "path", "two ends a distance > 0 apart", length)
     along = path[-1] / length
     x = path @ along
     off = path - x[:, None] * along
@@ -165,7 +164,7 @@ def span(points: Tensor, direction: Direction = "farthest", seed: int = 0) -> Fr
 
 def _evaluate_unit(
     unit: tuple[Plane, AnyExperiment, npt.NDArray[np.floating], Floats, str],
-) -> dict[str, Sequence[float]]:
+) -> dict[str, list[float]]:
     """The losses at weights @ base."""
     config, experiment, base, weights, device = unit
     objective = experiment.objective(device=device)
