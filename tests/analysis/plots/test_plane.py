@@ -86,8 +86,8 @@ def test_the_caption_holds_the_line_the_path_and_what_lies_beneath_it():
     # 2.01 on the line at x = 2; the 5 beyond the minima is not between them.
     assert caption == (
         "Loss on the plane through the minima and something else: up to 2.01 on the straight line, 0.0500 at the "
-        "points of the path. The minima are 4.00 apart; the path leaves the plane by up to 0.700, and beneath it, in the "
-        "plane, the loss is up to 0.300."
+        "points of the path. The minima are 4.00 apart; the path leaves the plane by up to 0.700, and beneath it, in "
+        "the plane, the loss is up to 0.300."
     )
 
 
