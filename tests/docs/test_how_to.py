@@ -16,8 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from analysis.cli import main
+from analysis.cli import STAGES, main
+from analysis.reproduce import Reproduce
 from entropy_sim.run_files import read_tree
+from nn_experiments.run import NetworkRun
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -76,6 +78,45 @@ def test_a_theory_run(tmp_path, monkeypatch, capsys):
     assert names["force"].sel(s=0.3) < -10 * names["stderr"].sel(s=0.3) < 0  # type: ignore[attr-defined]
     assert re.search(r"finite step: agrees", shown)
     assert re.search(r"thermal: disagrees", shown)
+
+
+@pytest.fixture
+def beside_the_data(tmp_path, monkeypatch):
+    """An empty directory but for the reference data."""
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_comparing(beside_the_data, capsys):
+    names = follow("compare")
+    shown = capsys.readouterr().out
+    assert "{'run': 3," in shown
+    assert float(names["found"]["limit"]) == pytest.approx(1.010, abs=5e-4)  # type: ignore[index]
+    assert str(names["force"]["verdict"].sel(form="thermal").item()) == "disagrees"  # type: ignore[index]
+    assert "quick_simulation and powers mean_force" in shown
+    for directory in ("compared", "alone", "twin", "three", "between", "units", "ladder", "edge"):
+        assert (beside_the_data / directory / "report.html").stat().st_size > 10_000
+    assert (beside_the_data / "twin" / "figures" / "network_relaxation_and_twin_relaxation.png").is_file()
+
+
+def test_a_network_run(beside_the_data, monkeypatch):
+    """Its commands are understood, and its Python works on the reference run; network_command's tests run stages."""
+    done = []
+    monkeypatch.setattr(NetworkRun, "run", lambda self, out, *, stage, **options: done.append((self, out, stage)))
+    monkeypatch.setattr(Reproduce, "run", lambda self: done.append(self))
+    (beside_the_data / "runs" / "digits").mkdir(parents=True)
+    shutil.copy(ROOT / "data" / "reference" / "quick_network.nc", "runs/digits/network.nc")
+    commands = [s.text for s in steps("network") if s.kind == "command"]
+    names = follow("network", skip="entropic plot")
+    assert {c.split()[2] for c in commands if "entropic network" in c} == set(STAGES) - {"plane"}
+    assert len(done) == len([c for c in commands if re.match("entropic (network|reproduce)", c)])
+    last = done[-1][0]
+    assert (last.seeds, last.training) == ((2, 3), NetworkRun().training)
+    (pairs,) = [run.barrier.pairs for run, *_ in (d for d in done if isinstance(d, tuple)) if len(run.barrier.pairs) > 1]
+    assert pairs == ((1, 2), (3, 4))
+    assert float(names["force"].sel(s=0.2)) < 0 < float(names["force"].sel(s=0.8))  # type: ignore[attr-defined]
+    assert 0 < float(names["heating"].mean()) < 1 < float(names["hot"])  # type: ignore[attr-defined,arg-type]
 
 
 def inserted(text: str, step: Step) -> str:
