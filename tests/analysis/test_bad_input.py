@@ -128,7 +128,7 @@ def said(tmp_path, monkeypatch, capsys):
     """Writes runs, compares their files on the command line without drawing, and gives the exit status, the statements
     of the table by (run, measurement, quantity), and what stands on stderr. Warnings are errors."""
     monkeypatch.setattr(report, "write_figures", lambda *args: [])
-    monkeypatch.setattr(report, "write_report", lambda *args: None)
+    monkeypatch.setattr(report, "write_report", lambda *args, **options: None)
 
     def command(*trees, files=()):
         paths = [str(write_tree(t, tmp_path / f"{i}" / "run.nc", check=False)) for i, t in enumerate(trees)]
