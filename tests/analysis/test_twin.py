@@ -73,7 +73,9 @@ def test_the_command_measures_on_the_twin_and_compare_takes_it_for_one(network, 
 def test_files_without_a_profile_or_with_too_short_a_one_are_one_line(network, tmp_path):
     del network["profile"]
     path = write_tree(network, tmp_path / "n.nc")
-    with pytest.raises(UserError, match="--twin: expected a run with profile, found path, plane, mean_force, relaxation"):
+    with pytest.raises(
+        UserError, match="--twin: expected a run with profile, found path, plane, mean_force, relaxation"
+    ):
         twin.read(path)
     short = read_tree(REFERENCE)
     short["profile"] = short["profile"].to_dataset().isel(s=[0, 10])
