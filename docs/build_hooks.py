@@ -63,7 +63,8 @@ def on_files(files: Any, config: Any) -> Any:
         files.append(File.generated(config, f"api/{name}.md", content=reference(name)))
     for path in sorted(sources()):
         files.append(File.generated(config, f"source/{path}.md", content=listing(path)))
-    colours = HtmlFormatter(style="default").get_style_defs(".highlight")
+    light, dark = (HtmlFormatter(style=s).get_style_defs(".highlight") for s in ("default", "github-dark"))
+    colours = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
     files.append(File.generated(config, "pygments.css", content=colours))
     files.append(File.generated(config, "math.woff", content=math_font()))
     return files
