@@ -49,6 +49,16 @@ API = {
     "plots": ("Plots", "analysis/plots"),
 }
 LINK = re.compile(r"(\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)(\))")
+#: Where MathML needs help to look as TeX's: primes of full size, signs close to what follows them, space after ln.
+AS_TEX = (
+    (r"<msup>(<mi>[^<]+</mi>)<mi>(&#x0203[2-4];)</mi></msup>", r"<mrow>\1<mi>\2</mi></mrow>"),
+    (
+        r"<msubsup>(<mi>[^<]+</mi><mi>[^<]+</mi>)<mi>(&#x0203[2-4];)</mi></msubsup>",
+        r"<mrow><msub>\1</msub><mi>\2</mi></mrow>",
+    ),
+    (r"(<mo>(?:=|&#x0003D;|&#x0221D;|&#x0003C;)</mo>)<mo>&#x02212;</mo>", r'\1<mo form="prefix">&#x02212;</mo>'),
+    (r"<mi>(ln|exp)</mi>(?!<mo|</)", r'\g<0><mspace width="0.167em"/>'),
+)
 CODE = re.compile(r"(```.*?```|``.+?``|`[^`]*`)", re.DOTALL)
 
 
@@ -63,7 +73,8 @@ def on_files(files: Any, config: Any) -> Any:
         files.append(File.generated(config, f"api/{name}.md", content=reference(name)))
     for path in sorted(sources()):
         files.append(File.generated(config, f"source/{path}.md", content=listing(path)))
-    colours = HtmlFormatter(style="default").get_style_defs(".highlight")
+    light, dark = (HtmlFormatter(style=s).get_style_defs(".highlight") for s in ("default", "github-dark"))
+    colours = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
     files.append(File.generated(config, "pygments.css", content=colours))
     files.append(File.generated(config, "math.woff", content=math_font()))
     return files
@@ -198,7 +209,8 @@ def mathml(latex: str, display: str, where: str) -> str:
         raise PluginError(f"{where}: expected LaTeX, found {latex.strip()} ({type(error).__name__})") from error
     if "\\" in found:
         raise PluginError(f"{where}: expected LaTeX that latex2mathml knows, found {latex.strip()}")
-    found = re.sub(r"<mi>(ln|exp)</mi>(?!<mo|</)", r'\g<0><mspace width="0.167em"/>', found)  # as TeX spaces them
+    for pattern, text in AS_TEX:
+        found = re.sub(pattern, text, found)
     return f'<div class="equation">{found}</div>' if display == "block" else found
 
 
