@@ -9,10 +9,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analysis import comparisons, criteria, ladder, predict, predict_simulation, simulated, stability, summaries
+from analysis import (
+    comparisons,
+    criteria,
+    ladder,
+    predict,
+    predict_relaxation,
+    predict_simulation,
+    simulated,
+    stability,
+    summaries,
+)
 from analysis.agreement import Row, formula_row
 from analysis.comparisons._pair import SAME_LENGTH
 from analysis.runs import Run
+from analysis.twin import measured_settings
 from analysis.uncertainty import Estimate
 from entropy_sim.errors import UserError
 from entropy_sim.run_files import config_hash
@@ -140,7 +151,9 @@ def network(network: xr.DataTree, simulations: Sequence[Run], groups: dict[str, 
                 groups[f"effective_potential/{label}"] = potential
     if relaxed is not None:
         others = {n: d for n, t in twins.items() if (d := summaries.measurement(t, "relaxation")) is not None}
-        groups[f"relaxation/{label}"], new = comparisons.relaxation.against_theory(label, relaxed, others)
+        predicted = _predicted_relaxation(network, profile, relaxed, length, rows)
+        found, new = comparisons.relaxation.against_network_theory(label, relaxed, others, predicted)
+        groups[f"relaxation/{label}"] = found
         rows += criteria.replicas_return(label, groups[f"relaxation/{label}"]) + new
 
 
@@ -210,32 +223,12 @@ def _predictions(
     """All forms there are data for, on the force's s; a row for what is missing."""
     s = force["s"].values
     found: list[xr.Dataset] = []
-    rate = summaries.setting("learning_rate", force, network.attrs)
-    other = profile is not None and _of_another_path(network, profile)
-    if other:
-        text = "the profile is of the straight line alone, the force of another path"
-        rows.append(_not_determined("network", "mean_force", text))
-    elif profile is None or length is None or rate is None:
-        lacking = [n for n, v in (("profile", profile), ("arc_length", length), ("learning_rate", rate)) if v is None]
-        rows.append(_not_determined("network", "mean_force", f"no prediction without {', '.join(lacking)}"))
-    else:
-        try:
-            found.append(
-                predict.predict_network(
-                    profile,
-                    arc_length=length,
-                    learning_rate=rate,
-                    momentum=summaries.setting("momentum", force, network.attrs) or 0.0,
-                    noise_factor=_noise_factor(network, profile, force),
-                    s=s,
-                    times=_window_times(force),
-                )
-            )
-            left_out = str(found[0].attrs.get("dropped", "")).split("; ")
-            for form, _, why in (text.partition(": ") for text in left_out if text):
-                rows.append(Row("network", "mean_force", form, "formula", "not determined", f"not determined: {why}"))
-        except UserError as error:
-            rows.append(_not_determined("network", "mean_force", str(error)))
+    try:
+        settings = _settings(network, profile, force, "mean_force", length)
+        found.append(predict.predict_network(s=s, times=_window_times(force), **settings))
+        rows += _left_out("mean_force", found[0])
+    except UserError as error:
+        rows.append(_not_determined("network", "mean_force", str(error)))
     forms = [str(f) for f in found[0]["form"].values] if found else []
     known = predict.estimate(found[0], predict.FINITE_RATE) if predict.FINITE_RATE in forms else None
     for label, twin in twins.items():
@@ -245,6 +238,80 @@ def _predictions(
     if not found:
         return None
     return xr.concat(found, "form", data_vars="minimal", join="override", combine_attrs="override")
+
+
+def _predicted_relaxation(
+    network: xr.DataTree, profile: xr.Dataset | None, relaxed: xr.Dataset, length: float | None, rows: list[Row]
+) -> xr.Dataset | None:
+    """Every form's relaxation from the run's starts; a row for what is missing."""
+    try:
+        settings = _settings(network, profile, relaxed, "relaxation", length)
+        found = predict_relaxation.predict_network_relaxation(
+            starts=relaxed["start"].values, times=relaxed["time"].values, **settings
+        )
+    except UserError as error:
+        rows.append(_not_determined("network", "relaxation", str(error)))
+        return None
+    rows += _left_out("relaxation", found)
+    return found
+
+
+def _left_out(measurement: str, predicted: xr.Dataset) -> list[Row]:
+    """A row for each form that lacks data."""
+    each = (text.partition(": ") for text in str(predicted.attrs.get("dropped", "")).split("; ") if text)
+    return [
+        Row("network", measurement, form, "formula", "not determined", f"not determined: {why}")
+        for form, _, why in each
+    ]
+
+
+def _settings(
+    network: xr.DataTree, profile: xr.Dataset | None, measured: xr.Dataset, name: str, length: float | None
+) -> dict[str, Any]:
+    """What `predict` needs besides places: the profile with the noise of this measurement, and its rates. Raises
+    UserError, in words, where something is missing."""
+    rate = summaries.setting("learning_rate", measured, network.attrs)
+    if profile is not None and _of_another_path(network, profile):
+        raise UserError(f"the profile is of the straight line alone, the {_WHAT[name]} of another path")
+    if profile is None or length is None or rate is None:
+        lacking = [n for n, v in (("profile", profile), ("arc_length", length), ("learning_rate", rate)) if v is None]
+        raise UserError(f"no prediction without {', '.join(lacking)}")
+    noise = measured_settings(network).get(name, {}).get("noise")
+    noise = noise if isinstance(noise, dict) else {}
+    return {
+        "profile": _with_noise(network, profile, noise),
+        "arc_length": length,
+        "learning_rate": rate,
+        "momentum": summaries.setting("momentum", measured, network.attrs) or 0.0,
+        "noise_factor": 1.0 if noise.get("type") == "Label" else _noise_factor(network, profile, measured),
+    }
+
+
+_WHAT = {"mean_force": "force", "relaxation": "relaxation"}
+
+
+def _with_noise(network: xr.DataTree, profile: xr.Dataset, noise: Any) -> xr.Dataset:
+    """The profile with the gradient noise that the dynamics added: as measured for minibatches, ``C = (σ²/B) H`` for
+    label noise (that of the minibatches is in the control). Raises UserError for other noise, of which the profile
+    tells nothing."""
+    kind = noise.get("type", "Minibatch")
+    if kind == "Minibatch":
+        return profile
+    if kind != "Label":
+        raise UserError(f"the profile holds the noise of minibatches, the dynamics had {kind} noise")
+    batch = noise.get("batch_size") or network.attrs.get("training_samples")
+    if not batch or "hessian_trace" not in profile:
+        raise UserError("no prediction without the batch size of the label noise and a Hessian trace")
+    c = float(noise["strength"]) ** 2 / float(batch)
+    pairs = {
+        "noise_trace": "hessian_trace",
+        "noise_trace_transverse": "hessian_trace_transverse",
+        "noise_eigenvalue": "hessian_eigenvalue",
+    }
+    names = {f"{a}{e}": f"{b}{e}" for a, b in pairs.items() for e in ("", "_stderr")}
+    return profile.drop_vars(names, errors="ignore").assign(
+        {a: c * profile[b] for a, b in names.items() if b in profile}
+    )
 
 
 def _window_times(force: xr.Dataset) -> np.ndarray | None:

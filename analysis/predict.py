@@ -10,7 +10,8 @@ The energetic part −dL/ds is not predicted: it is what the noise-free control 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -106,42 +107,15 @@ def predict_network(
     (negative bulk, eta k beyond stability) are NaN. Slopes of modes and values between points are cubic splines.
     Raises UserError if the profile lacks `noise_trace` or `hessian_trace`.
     """
-    require(arc_length > 0, "arc_length", "a positive length", arc_length)
-    p = path_profile(profile, path_kind)
-    missing = [n for n in ("hessian_trace", "noise_trace") if n not in p]
-    if missing:
-        raise UserError(f"profile: expected {', '.join(missing)} to predict a force from, found no such variable")
-    require(p.sizes["s"] >= 3, "profile/s", "at least 3 points along the path", p.sizes["s"])
+    p = _checked(profile, arc_length, path_kind)
     values, errors = _inputs(p, noise_factor)
     points = p["s"].values.astype(float)
-    slope = spline_matrix(points * arc_length, points * arc_length, derivative=1)
     at = points if s is None else np.asarray(s, float)
     rate = {"learning_rate": learning_rate, "momentum": momentum}
-
-    forms: dict[str, Form] = {ALONG_PATH: lambda v: _proportional(v, slope @ v["trace"], rate)}
-    dropped = []
-    if "slope" in values:
-        forms[PROPORTIONAL] = lambda v: _proportional(v, v["slope"], rate)
-    else:
-        dropped.append(f"{PROPORTIONAL}: hessian_trace_slope was not measured")
-    if "modes" in values:
-        modes = values["modes"]
-        bulk_modes = float(max(np.mean((values["trace"] - modes.sum(-1)) / modes.min(-1)), 0.0))
-        forms[THERMAL] = lambda v: _thermal(v, slope, bulk_modes, rate)
-        forms[FINITE_RATE] = lambda v: _finite_rate(v, slope, rate)
-        if "mode_noise" in values:
-            forms[LYAPUNOV] = lambda v: _lyapunov(v, slope, rate)
-        else:
-            dropped.append(f"{LYAPUNOV}: no noise_eigenvalue was measured")
-        if times is not None:
-            after = np.asarray(times, float)
-            forms[FINITE_TIME] = lambda v: _finite_time(v, slope, after, rate)
-    else:
-        lost = (THERMAL, LYAPUNOV, FINITE_RATE, *((FINITE_TIME,) if times is not None else ()))
-        dropped += [f"{name}: no top-k hessian_eigenvalue was measured" for name in lost]
-    order = [name for name in FORMULAS if name in forms]
-    estimates = {name: between(points, propagate(forms[name], values, errors), at) for name in order}
-    result = as_dataset(estimates, {name: FORMULAS[name] for name in order}, at)
+    after = None if times is None else [np.asarray(times, float)]
+    forms, dropped, bulk_modes = _forms(values, points * arc_length, after, rate)
+    estimates = {name: between(points, propagate(form, values, errors), at) for name, form in forms.items()}
+    result = as_dataset(estimates, {name: FORMULAS[name] for name in forms}, at)
     result.attrs |= {"dropped": "; ".join(dropped), "noise_factor": noise_factor, "arc_length": arc_length, **rate}
     temperature = learning_rate / (2 * (1 - momentum)) * values["noise_trace"]
     if "modes" in values:
@@ -159,6 +133,78 @@ def predict_network(
     result["noise_ratio"] = ("s", spline_matrix(points, at) @ (values["noise_trace"] / values["trace"]))
     result["noise_ratio"].attrs = {"units": "loss", "long_name": "noise over curvature, c = Tr C / Tr H"}
     return result
+
+
+@dataclass(frozen=True)
+class Forces:
+    """Every form at the profile's points: the force (points,), or, of the finite-time form, at several times one after
+    the other (times · points,), with the covariance of all of them."""
+
+    estimates: dict[str, Estimate]
+    formulas: dict[str, str]
+    dropped: list[str]
+
+
+def forces_in_time(
+    profile: xr.Dataset,
+    times: Array,
+    *,
+    arc_length: float,
+    learning_rate: float,
+    momentum: float = 0.0,
+    noise_factor: float = 1.0,
+    path_kind: str | None = None,
+) -> Forces:
+    """The forms of `predict_network`, the finite-time one with the variances at each of `times` (clock t)."""
+    p = _checked(profile, arc_length, path_kind)
+    values, errors = _inputs(p, noise_factor)
+    rate = {"learning_rate": learning_rate, "momentum": momentum}
+    points = p["s"].values.astype(float)
+    forms, dropped, _ = _forms(values, points * arc_length, list(np.asarray(times, float)[:, None]), rate)
+    estimates = {name: propagate(form, values, errors) for name, form in forms.items()}
+    formulas = FORMULAS | {FINITE_TIME: "that of finite learning rate with the variances grown since the release"}
+    return Forces(estimates, {name: formulas[name] for name in forms}, dropped)
+
+
+def _checked(profile: xr.Dataset, arc_length: float, path_kind: str | None) -> xr.Dataset:
+    """The profile along the path, with what every prediction needs."""
+    require(arc_length > 0, "arc_length", "a positive length", arc_length)
+    p = path_profile(profile, path_kind)
+    missing = [n for n in ("hessian_trace", "noise_trace") if n not in p]
+    if missing:
+        raise UserError(f"profile: expected {', '.join(missing)} to predict a force from, found no such variable")
+    require(p.sizes["s"] >= 3, "profile/s", "at least 3 points along the path", p.sizes["s"])
+    return p
+
+
+def _forms(
+    values: Mapping[str, Array], y: Array, times: Sequence[Array] | None, rate: Mapping[str, float]
+) -> tuple[dict[str, Form], list[str], float]:
+    """The forms that the measured values allow, in the order of `FORMULAS`, what was dropped and why, and the number of
+    modes in the bulk. times: for each value of the finite-time force the times over which its variances are averaged.
+    """
+    slope = spline_matrix(y, y, derivative=1)
+    forms: dict[str, Form] = {ALONG_PATH: lambda v: _proportional(v, slope @ v["trace"], rate)}
+    dropped, bulk_modes = [], 0.0
+    if "slope" in values:
+        forms[PROPORTIONAL] = lambda v: _proportional(v, v["slope"], rate)
+    else:
+        dropped.append(f"{PROPORTIONAL}: hessian_trace_slope was not measured")
+    if "modes" in values:
+        modes = values["modes"]
+        bulk_modes = float(max(np.mean((values["trace"] - modes.sum(-1)) / modes.min(-1)), 0.0))
+        forms[THERMAL] = lambda v: _thermal(v, slope, bulk_modes, rate)
+        forms[FINITE_RATE] = lambda v: _finite_rate(v, slope, rate)
+        if "mode_noise" in values:
+            forms[LYAPUNOV] = lambda v: _lyapunov(v, slope, rate)
+        else:
+            dropped.append(f"{LYAPUNOV}: no noise_eigenvalue was measured")
+        if times is not None:
+            forms[FINITE_TIME] = lambda v: np.concatenate([_finite_time(v, slope, after, rate) for after in times])
+    else:
+        lost = (THERMAL, LYAPUNOV, FINITE_RATE, *((FINITE_TIME,) if times is not None else ()))
+        dropped += [f"{name}: no top-k hessian_eigenvalue was measured" for name in lost]
+    return {name: forms[name] for name in FORMULAS if name in forms}, dropped, bulk_modes
 
 
 def as_dataset(estimates: Mapping[str, Estimate], formulas: Mapping[str, str], s: Array) -> xr.Dataset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +41,7 @@ def attributes(network: xr.DataTree) -> dict[str, str]:
 
 def measurements(network: xr.DataTree) -> dict[str, Any]:
     """The twin's profile, and of mean_force and relaxation those that the network's configuration tells."""
-    told = _configuration(network)
+    told = measured_settings(network)
     names = ["profile", *(n for n in ("mean_force", "relaxation") if "learning_rate" in told.get(n, {}))]
     landscape = _landscape(network)
     return {name: measurement(network, name, landscape) for name in names}
@@ -62,7 +61,7 @@ def measurement(network: xr.DataTree, name: str, landscape: Tabulated | None = N
 
     if landscape is None:
         landscape = _landscape(network)
-    config = _configuration(network)
+    config = measured_settings(network)
     own = {"stationary": "relaxation", "barrier": "mean_force", "profile": "mean_force"}.get(name, name)
     # A ladder has several learning rates, and so none for the others.
     having = [n for n in (own, "mean_force", "relaxation") if "learning_rate" in config.get(n, {})]
@@ -101,13 +100,17 @@ def _landscape(network: xr.DataTree) -> Tabulated:
     return Tabulated.from_profile(tree, path_kind=kind)
 
 
-def _configuration(network: xr.DataTree) -> Mapping[str, Any]:
-    """Settings by the name of the measurement: the run's, or those that its groups carry themselves."""
+def measured_settings(network: xr.DataTree) -> Mapping[str, Any]:
+    """Settings by the name of the measurement: the run's (of several combined, the first's), or those that its groups
+    carry themselves."""
     whole = summaries.configuration(network.attrs)
-    found = {n: v for n, v in whole.items() if isinstance(v, dict)} if isinstance(whole, dict) else {}
+    whole = whole if isinstance(whole, dict) else {}
+    if isinstance(each := whole.get("measurements"), list) and each and isinstance(each[0], dict):
+        whole = each[0] | whole
+    found = {n: v for n, v in whole.items() if isinstance(v, dict)}
     for name, node in network.children.items():
         if str(name) not in found and "config" in node.attrs:
-            own = json.loads(node.attrs["config"])
+            own = summaries.configuration(node.attrs)
             if isinstance(own, dict):
                 found[str(name)] = own.get(str(name), own)
     return found

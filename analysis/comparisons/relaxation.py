@@ -10,7 +10,7 @@ import xarray as xr
 
 from analysis import summaries
 from analysis.agreement import Row, formula_row
-from analysis.comparisons._forms import against_forms
+from analysis.comparisons._forms import against_forms, ranking
 from analysis.comparisons._pair import Alignment, pair, simulated
 from analysis.uncertainty import Estimate
 from entropy_sim import statistics
@@ -67,6 +67,61 @@ def against_theory(
         note = "controls subtracted on both sides" if controlled else "controls not subtracted"
         rows.append(replace(row, statement=f"{row.statement}; {note}"))
     return result, rows
+
+
+def against_network_theory(
+    label: str, dataset: xr.Dataset, twins: Mapping[str, xr.Dataset], predicted: xr.Dataset | None
+) -> tuple[xr.Dataset, list[Row]]:
+    """`against_theory` of a network, and its displacements s(t) − s(0) at the last time against each form of `predicted`
+    (`predict_relaxation`), by ratio, χ² and likelihood.
+
+    Over the starts that have a noise-free control, which is subtracted, or, if none has, over all as they are. The
+    spread of the few replicas is pooled over all starts. `position_predicted` has no energetic part."""
+    result, rows = against_theory(label, dataset, twins)
+    if predicted is None:
+        return result, rows
+    count = result.sizes["start"]
+    controlled = [i for i in range(count) if _has_control(result, i)]
+    chosen = controlled or list(range(count))
+    last = float(result["time"][-1])
+    moved = _moved(result.isel(start=chosen), last, controlled=bool(controlled))
+    here = Estimate.independent(moved.value, _pooled_errors(result)[chosen])
+    covariance = predicted["covariance"].values
+    forms = [str(f) for f in predicted["form"].values]
+    expected = [
+        Estimate(predicted["displacement"].values[i], covariance[i]).select(np.array(chosen)) for i in range(len(forms))
+    ]
+    quantities = [f"displacement at the end, {form}" for form in forms]
+    found, lines = against_forms((label, "relaxation", quantities), here, expected, "start", "1", exact=False)
+    scored = xr.Dataset(found, {"form": forms, "start": result["start"].values[chosen]})
+    note = "control subtracted" if controlled else "control not subtracted"
+    rows += [replace(line, statement=f"{line.statement}; {note}") for line in lines]
+    rows += ranking(label, "relaxation", scored)
+    result = result.merge(scored.reindex(start=result["start"].values), combine_attrs="override")
+    result = result.assign_coords(form=predicted["form"], formula=predicted["formula"])
+    result["position_predicted"] = (("form", "start", "time"), predicted["position"].values)
+    result["position_predicted"].attrs = {"units": "1", "long_name": "predicted mean position s, without the loss"}
+    result["displacement_predicted"] = (("form", "start"), predicted["displacement"].values)
+    result["displacement_predicted"].attrs = {"units": "1", "long_name": "predicted displacement s(t) − s(0)"}
+    error = np.sqrt(np.clip(np.einsum("fii->fi", covariance), 0.0, None))
+    result["displacement_predicted_stderr"] = (("form", "start"), error)
+    result["displacement_predicted_stderr"].attrs = {"units": "1", "long_name": "standard error of the prediction"}
+    result.attrs |= {"compared_at_time": last, "control_in_comparison": note, "prediction_dropped": predicted.dropped}
+    return result, rows
+
+
+def _pooled_errors(relaxed: xr.Dataset) -> np.ndarray:
+    """Standard errors (start) of the mean positions at the end, noise on, from the spread of replicas pooled over the
+    starts; NaN where nobody survived, or no start has two."""
+    at = relaxed.sel(control=0)
+    count, error = at["replicas"].values, at["position_stderr"].isel(time=-1).values
+    several = (count > 1) & np.isfinite(error)
+    freedom = (count[several] - 1).sum()
+    if not freedom:
+        return np.full(count.shape, np.nan)
+    variance = (error[several] ** 2 * count[several] * (count[several] - 1)).sum() / freedom
+    with np.errstate(divide="ignore"):
+        return np.where(count > 0, np.sqrt(variance / count), np.nan)
 
 
 def _ends(dataset: xr.Dataset) -> xr.Dataset:
