@@ -138,7 +138,7 @@ def span(points: Tensor, direction: Direction = "farthest", seed: int = 0) -> Fr
     path = points.detach().cpu().double()
     path = path - path[0]
     length = float(path[-1].norm())
-    require(length > 0, "path", "two different ends", f"a distance of {length:g}")
+    require(length > 0, "path", "two ends a distance > 0 apart", length)
     along = path[-1] / length
     x = path @ along
     off = path - x[:, None] * along

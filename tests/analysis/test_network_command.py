@@ -20,6 +20,7 @@ SMALL = [
     "--path.pivots 3 --path.cycles 0.02 3 --path.samples-between 1 --path.batch-size 32",
     "--profile.points 3 --profile.probes 2 --profile.parts 2 --profile.eigenvalues 1 --profile.lanczos-steps 3",
     "--profile.eigenvalue-samples 32 --profile.noise-batches 4",
+    "--plane.cells 2 --plane.loss-samples 32",
     "--mean-force.positions 0.3 0.7 --mean-force.learning-rate 0.1 --mean-force.burn-in 0.2 --mean-force.duration 1.6",
     "--mean-force.control-step 0.2 --relaxation.starts 0.3 0.7 --relaxation.control-starts 0.3",
     "--relaxation.replicas 2 --relaxation.learning-rate 0.1 --relaxation.duration 0.4 --relaxation.records 2",
@@ -50,7 +51,7 @@ def test_the_command_of_the_how_to(own, capsys):
     assert main([*command.split()[1:], *" ".join(SMALL).split(), "--processes", "1"]) == 0
     tree = read_tree("runs/arcs/network.nc")
     assert tree.attrs["system"] == "Net of arcs.py"
-    assert set(tree.children) == {"path", "profile", "mean_force", "relaxation"}
+    assert set(tree.children) == {"path", "profile", "plane", "mean_force", "relaxation"}
     # The first point of the path is the first checkpoint: its loss, from the user's own module and data.
     torch.manual_seed(1)
     module, loss, train, test = own["problem"]()
@@ -67,7 +68,7 @@ def test_the_command_of_the_how_to(own, capsys):
     capsys.readouterr()
     os.rename("arcs.py", "elsewhere.py")
     assert network("all --config runs/arcs/network.nc --out runs/arcs") == 0
-    assert capsys.readouterr().out.count("already done") == 5
+    assert capsys.readouterr().out.count("already done") == 6
 
 
 def test_without_checkpoints_two_minima_are_trained(own, capsys):

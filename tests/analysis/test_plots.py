@@ -140,3 +140,35 @@ def test_mistakes_are_named(runs, tmp_path):
     empty = tree.filter(lambda node: node.name in (None, "table"))
     with pytest.raises(UserError, match="expected a measurement that can be drawn"):
         plots.plot_file(empty, tmp_path)
+
+
+def test_every_window_of_the_force_has_the_error_of_its_replicas(runs):
+    ds = runs[0]["mean_force"].to_dataset().drop_vars("mean_force_stderr")
+    ax = plots.plot_mean_force_windows(ds)
+    values = ds["mean_force"].values
+    error = values.std(1, ddof=1) / np.sqrt(values.shape[1])
+    for i, drawn in enumerate(ax.containers):
+        (bars,) = drawn[2]
+        heights = [np.ptp(segment[:, 1]) for segment in bars.get_segments()]
+        np.testing.assert_allclose(heights, 2 * error[i], rtol=1e-6)
+        np.testing.assert_allclose(drawn[0].get_ydata(), values[i].mean(0))
+
+
+def test_the_ratio_s_axis_holds_every_interval_and_no_empty_half(runs):
+    ds = runs[2]["mean_force/network"].to_dataset().copy(deep=True)
+    for name, value in (("ratio", 12.0), ("ratio_low", 0.4), ("ratio_high", 45.0)):
+        ds[name][:] = value
+    low, high = plots.plot_force_ratio(ds).get_ylim()
+    assert high > 45
+    assert -0.5 < low < 0
+    ds["ratio_low"][:] = -20.0
+    assert plots.plot_force_ratio(ds).get_ylim()[0] < -20
+
+
+def test_a_long_label_has_lines_of_even_length(runs):
+    ds = runs[0]["profile"].to_dataset()
+    ds["hessian_trace"].attrs["long_name"] = "norm-corrected Hessian trace, Σ ‖w‖² Tr H_ww"
+    lines = plots.plot_profile(ds, "hessian_trace").get_ylabel().split("\n")
+    assert lines[-1] == "[loss / parameter²]"
+    assert len(lines) == 3
+    assert min(map(len, lines[:2])) > 15

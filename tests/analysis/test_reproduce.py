@@ -73,5 +73,5 @@ def test_a_small_job_end_to_end_and_again(tmp_path, monkeypatch):
     before = (tmp_path / "network.nc").read_bytes()
     lines.clear()
     Reproduce(out=tmp_path, processes=1).run()
-    assert sum("already done" in line for line in lines) == 5 + 3
+    assert sum("already done" in line for line in lines) == 6 + 3
     assert (tmp_path / "network.nc").read_bytes() == before

@@ -17,7 +17,7 @@ from entropy_sim.errors import UserError
 from nn_experiments import checkpoints, run_directory
 from nn_experiments.datasets import Digits
 from nn_experiments.experiment import Experiment
-from nn_experiments.measurements import Barrier, Escape, MeanForce, Profile, Relaxation
+from nn_experiments.measurements import Barrier, Escape, MeanForce, Plane, Profile, Relaxation
 from nn_experiments.measurements.ladder import Ladder
 from nn_experiments.networks.resnet import ResNet
 from nn_experiments.noise import Label, Minibatch, Thermal
@@ -34,6 +34,7 @@ TINY = NetworkRun(
     profile=Profile(
         points=3, probes=2, parts=2, eigenvalues=1, lanczos_steps=2, eigenvalue_samples=32, noise_batches=2
     ),
+    plane=Plane(cells=2, loss_samples=32),
     mean_force=MeanForce(
         positions=(0.3, 0.7), learning_rate=0.1, burn_in=0.2, duration=1.6, time_windows=2, control_step=0.2
     ),
@@ -75,7 +76,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_stages_leave_one_valid_run(finished):
     tree = run_files.read_tree(finished / "network.nc")
     schema.validate(tree)
-    assert set(tree.children) == {"path", "profile", "mean_force", "relaxation"}
+    assert set(tree.children) == {"path", "profile", "plane", "mean_force", "relaxation"}
     assert tree.attrs["source"] == "nn_experiments"
     assert tree.attrs["normalization_mode"] == "batch"
     assert run_files.config_from_file(NetworkRun, finished / "network.nc") == TINY
@@ -98,7 +99,7 @@ def test_the_path_ends_in_the_two_minima_and_survives_the_disk(finished):
 def test_starting_again_does_nothing(finished):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     _, lines = run(finished)
-    assert lines == [f"{s}: already done" for s in ("train", "path", "profile", "mean-force", "relaxation")]
+    assert lines == [f"{s}: already done" for s in ("train", "path", "profile", "plane", "mean-force", "relaxation")]
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
 
 
@@ -111,7 +112,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(finished, tmp
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path)
     _, lines = run(tmp_path)
-    assert lines == [f"{s}: already done" for s in ("train", "path", "profile")] + [
+    assert lines == [f"{s}: already done" for s in ("train", "path", "profile", "plane")] + [
         "mean-force: done",
         "relaxation: done",
     ]
@@ -133,7 +134,7 @@ def test_another_configuration_is_refused_and_overwrites_only_what_depends_on_it
     tree, lines = run(tmp_path / "copy", other, overwrite=True)
     assert tree is not None
     assert lines == [
-        *(f"{s}: already done" for s in ("train", "path", "profile")),
+        *(f"{s}: already done" for s in ("train", "path", "profile", "plane")),
         "mean-force: done",
         "relaxation: already done",
     ]
