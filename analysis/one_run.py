@@ -292,7 +292,8 @@ _WHAT = {"mean_force": "force", "relaxation": "relaxation"}
 
 def _with_noise(network: xr.DataTree, profile: xr.Dataset, noise: Any) -> xr.Dataset:
     """The profile with the gradient noise that the dynamics added: as measured for minibatches, ``C = (σ²/B) H`` for
-    label noise (that of the minibatches is in the control). Raises UserError for other noise, of which the profile
+    label noise (exactly of the Gauss-Newton matrix, which H is where the labels are fitted; that of the minibatches is
+    in the control). Raises UserError for other noise, of which the profile
     tells nothing."""
     kind = noise.get("type", "Minibatch")
     if kind == "Minibatch":

@@ -8,6 +8,8 @@ second order in its spread. For the finite-time form f grows with the transverse
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import xarray as xr
 
@@ -109,7 +111,7 @@ def _integrate(
 
     x = np.broadcast_to(starts, (len(fine), len(starts))).astype(float)
     found = [x]
-    for a, b in zip(times[:-1], times[1:], strict=True):
+    for a, b in pairwise(times):
         count = max(1, int(np.ceil(_STEPS * (b - a) / (times[-1] - times[0]))))
         h = (b - a) / count
         for t in a + h * np.arange(count):

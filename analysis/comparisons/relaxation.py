@@ -72,8 +72,8 @@ def against_theory(
 def against_network_theory(
     label: str, dataset: xr.Dataset, twins: Mapping[str, xr.Dataset], predicted: xr.Dataset | None
 ) -> tuple[xr.Dataset, list[Row]]:
-    """`against_theory` of a network, and its displacements s(t) − s(0) at the last time against each form of `predicted`
-    (`predict_relaxation`), by ratio, χ² and likelihood.
+    """`against_theory` of a network, and its displacements s(t) − s(0) at the last time against each form of
+    `predicted` (`predict_relaxation`), by ratio, χ² and likelihood.
 
     Over the starts that have a noise-free control, which is subtracted, or, if none has, over all as they are. The
     spread of the few replicas is pooled over all starts. `position_predicted` has no energetic part."""

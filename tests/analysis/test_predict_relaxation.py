@@ -88,7 +88,7 @@ def test_stated_errors_are_those_of_repeated_profiles(network):
 
 
 def released(known, factor=1.0, replicas=6):
-    """A run whose replicas move as `factor` times the curvature-proportional force has it, with a control that stays."""
+    """A run whose replicas move as `factor` times the curvature-proportional force has it, and whose control stays."""
     tree = known.tree()
     relaxed = tree["relaxation"].to_dataset().isel(replica=np.arange(replicas) % known.replicas)
     relaxed = relaxed.assign_coords(replica=np.arange(replicas)).copy(deep=True)
