@@ -128,6 +128,22 @@ def test_a_network_s_relaxation_is_held_against_every_form(network):
     assert wrong.ratio == pytest.approx(0.5, abs=0.1)
 
 
+def test_what_the_control_does_too_is_subtracted_and_replicas_are_pooled(network):
+    """A drift of everybody changes nothing; the variance of a mean is that of the replicas, pooled over the starts."""
+    known = network(noise_ratio=1.0, learning_rate=0.001, replicas=3)
+    still, drifting = released(known), released(known)
+    drifting["relaxation"]["position"].values[:] += 0.02 * TIMES / TIMES[-1]
+    found, other = (
+        compare([], tree)["relaxation/network"].sel(form=predict.PROPORTIONAL) for tree in (still, drifting)
+    )
+    np.testing.assert_allclose(found["difference"], other["difference"], atol=1e-9)
+    assert found["difference"].notnull().sum() == 2
+    last = still["relaxation"]["position"].values[0, :, :, -1]
+    pooled = last.var(axis=1, ddof=1).mean() / last.shape[1]
+    variance = (found["difference"] / found["z"]) ** 2 - found["displacement_predicted_stderr"] ** 2
+    np.testing.assert_allclose(variance.dropna("start"), pooled, rtol=1e-6)
+
+
 def test_without_a_profile_a_relaxation_is_not_predicted(network):
     row = lines(network(groups=("path", "relaxation")).tree())["relaxation", "prediction"]
     assert row.statement == "not determined: no prediction without profile"
