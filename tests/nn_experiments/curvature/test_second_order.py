@@ -49,18 +49,25 @@ CASES: dict[str, tuple[Function, list[tuple[int, ...]]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
-def test_products_with_the_second_derivative(name: str, layout: torch.memory_format) -> None:
-    """Σ tanh(y c): its Hessian, over all inputs at once, times a vector that touches all of them or only one."""
+def drawn(
+    name: str, layout: torch.memory_format, seed: int
+) -> tuple[Function, list[Tensor], list[Tensor], Tensor]:
+    """A case's function, random inputs of it and a vector of their shapes, and the weights c of its outputs."""
     function, shapes = CASES[name]
-    draws = generator(1)
+    draws = generator(seed)
     inputs = [torch.randn(s, generator=draws, dtype=DOUBLE) for s in shapes]
     if inputs[0].ndim == 4:
         inputs[0] = inputs[0].contiguous(memory_format=layout)
     inputs = [i.requires_grad_() for i in inputs]
     vectors = [torch.randn(s, generator=draws, dtype=DOUBLE) for s in shapes]
-    weight = torch.randn(function(*inputs).shape, generator=draws, dtype=DOUBLE)
+    return function, inputs, vectors, torch.randn(function(*inputs).shape, generator=draws, dtype=DOUBLE)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
+def test_products_with_the_second_derivative(name: str, layout: torch.memory_format) -> None:
+    """Σ tanh(y c): its Hessian, over all inputs at once, times a vector that touches all of them or only one."""
+    function, inputs, vectors, weight = drawn(name, layout, 1)
 
     def products(touched: list[int]) -> list[Tensor]:
         gradients = torch.autograd.grad(torch.tanh(function(*inputs) * weight).sum(), inputs, create_graph=True)
@@ -82,14 +89,7 @@ def test_products_with_the_second_derivative(name: str, layout: torch.memory_for
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
 def test_forms(name: str, layout: torch.memory_format) -> None:
     """vᵀHv of the same function, of all inputs and of each alone, the loss behind a tap and without one."""
-    function, shapes = CASES[name]
-    draws = generator(4)
-    inputs = [torch.randn(s, generator=draws, dtype=DOUBLE) for s in shapes]
-    if inputs[0].ndim == 4:
-        inputs[0] = inputs[0].contiguous(memory_format=layout)
-    inputs = [i.requires_grad_() for i in inputs]
-    vectors = [torch.randn(s, generator=draws, dtype=DOUBLE) for s in shapes]
-    weight = torch.randn(function(*inputs).shape, generator=draws, dtype=DOUBLE)
+    function, inputs, vectors, weight = drawn(name, layout, 4)
     mode = second_order()
     for tap in (mode.tap, lambda outputs: outputs):
         with mode:
