@@ -1,9 +1,10 @@
 """A step of the nudged elastic band: against as many gradients on the CPU, and in one pass against a loop on a GPU.
 
 The step is AutoNEB's own, minibatch, tangents, projection and redistribution included (per step, from a difference of
-two numbers of steps, so that what a run does once is left out); the gradients are the plain module's forward and
-backward pass on the same minibatch size, one after the other, each on one thread or on as many as the band has,
-whichever is faster in that repeat.
+two numbers of steps, so that what a run does once is left out). The gradients are what one would write without it: the
+plain module in training mode, its parameters set, `zero_grad`, forward and backward pass on a minibatch of the same
+size, one point after the other, on one thread or on as many as the band has, whichever is faster in that repeat. A row
+without target holds the step against the same with channels last in memory.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -72,28 +73,24 @@ def rows(quick: bool) -> list[Row]:
     """The step against its gradients on the CPU; one pass against the loop on a GPU, if there is one."""
     experiment = RandomImages(ResNet(depth=8, width=8), 256, 16) if quick else RandomImages(ResNet(20, 16), 512, 32)
     batch, repeats = (32, 7) if quick else (128, 9)
-    found = [_on_the_cpu(experiment, batch, repeats)]
+    found = _on_the_cpu(experiment, batch, repeats)
     name = f"NEB step of {PIVOTS} pivots on the GPU: loop / one pass"
     if not torch.cuda.is_available():
         return [*found, missing(name, "ratio", "not measured: no CUDA device here", GPU_TARGET)]
     return [*found, _on_the_gpu(experiment, name, batch, repeats)]
 
 
-def _on_the_cpu(experiment: RandomImages, batch: int, repeats: int) -> Row:
+def _on_the_cpu(experiment: RandomImages, batch: int, repeats: int) -> list[Row]:
     threads, inner = cores(), PIVOTS - 2
     before = torch.get_num_threads()
     ends = torch.stack([experiment.initial(seed) for seed in (0, 1)])
     points = linear(ends, PIVOTS)[1:-1]
-    objective = experiment.objective()
-    draws = generator(2)
+    layouts = {"": torch.contiguous_format, ", channels last": torch.channels_last}
+    plain = {name: _plain_gradients(experiment, points, batch, layout) for name, layout in layouts.items()}
 
-    def gradients(threads: int) -> None:
+    def on(threads: int, gradients: Callable[[], None]) -> float:
         torch.set_num_threads(threads)
-        for point in points:
-            objective.value_and_gradient(point, objective.draw(batch, draws))
-
-    def fastest() -> float:
-        return min(_seconds(partial(gradients, n)) for n in {1, threads})
+        return _seconds(gradients)
 
     with Band(experiment, batch, 0, threads) as band:
 
@@ -101,12 +98,42 @@ def _on_the_cpu(experiment: RandomImages, batch: int, repeats: int) -> Row:
             torch.set_num_threads(1)
             _run(band, ends, count)
 
+        def one() -> list[float]:
+            return [_difference(steps), *(min(on(n, g) for n in {1, threads}) for g in plain.values())]
+
         try:
-            ratios, note = _ratios(lambda: _difference(steps), fastest, repeats)
+            one()
+            times = [one() for _ in range(repeats)]
         finally:
             torch.set_num_threads(before)
-    name = f"NEB step of {PIVOTS} pivots / {inner} gradients, CPU"
-    return of(name, ratios, "ratio", CPU_TARGET, f"{experiment.network.name}, batch {batch}, {threads} threads; {note}")
+    found, about = [], f"{experiment.network.name}, batch {batch}, {threads} threads"
+    for i, (name, target) in enumerate(zip(plain, (CPU_TARGET, ""), strict=True), start=1):
+        medians = [1e3 * statistics.median(t[k] for t in times) for k in (0, i)]
+        note = f"{medians[0]:.4g} against {medians[1]:.4g} ms"
+        title = f"NEB step of {PIVOTS} pivots / {inner} gradients, CPU{name}"
+        found.append(of(title, [t[0] / t[i] for t in times], "ratio", target, f"{about}; {note}"))
+    return found
+
+
+def _plain_gradients(
+    experiment: RandomImages, points: Tensor, batch: int, layout: torch.memory_format
+) -> Callable[[], None]:
+    """Of all points, one after the other."""
+    module = experiment.network.build(3, 10, generator(0)).train().to(memory_format=layout)
+    images, targets = _images(experiment.samples, experiment.size)
+    images, parameters = images.contiguous(memory_format=layout), list(module.parameters())
+    draws = generator(2)
+
+    def gradients() -> None:
+        for point in points:
+            with torch.no_grad():
+                for p, value in zip(parameters, point.split([p.numel() for p in parameters]), strict=True):
+                    p.copy_(value.view_as(p))
+            chosen = torch.randperm(len(images), generator=draws)[:batch]
+            module.zero_grad()
+            F.cross_entropy(module(images[chosen]), targets[chosen]).backward()
+
+    return gradients
 
 
 def _on_the_gpu(experiment: RandomImages, name: str, batch: int, repeats: int) -> Row:

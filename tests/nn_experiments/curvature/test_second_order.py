@@ -49,9 +49,7 @@ CASES: dict[str, tuple[Function, list[tuple[int, ...]]]] = {
 }
 
 
-def drawn(
-    name: str, layout: torch.memory_format, seed: int
-) -> tuple[Function, list[Tensor], list[Tensor], Tensor]:
+def drawn(name: str, layout: torch.memory_format, seed: int) -> tuple[Function, list[Tensor], list[Tensor], Tensor]:
     """A case's function, random inputs of it and a vector of their shapes, and the weights c of its outputs."""
     function, shapes = CASES[name]
     draws = generator(seed)
