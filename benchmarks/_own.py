@@ -97,7 +97,7 @@ def same_numbers(problem: Problem, walkers: int, steps: int) -> list[Row]:
     """Bit for bit: one thread and two, other blocks and pieces, and a run that is interrupted and gone on with."""
     from benchmarks.peers.entropy_sim_public import system
     from entropy_sim import Stationary
-    from entropy_sim._kernels import Ensemble
+    from entropy_sim._ensemble import Ensemble
 
     landscape, noise, dynamics = system(problem)
 

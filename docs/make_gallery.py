@@ -22,7 +22,7 @@ from analysis.plots import _style
 from analysis.reproduce import TWIN, channel
 from benchmarks.physics.edge_of_stability import variance_ratio
 from entropy_sim import theory
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.landscapes import Barrier, Bump, Channel, Exponential, GeneratedSamples, TwoLayerLinear
 from entropy_sim.measurements import BarrierHeights, Escape, MeanForce

@@ -25,7 +25,7 @@ inline = njit(forceinline=True, error_model="numpy", fastmath=set(FASTMATH))
 class Compiled:
     """A function that is compiled to one signature at its first use, or loaded from the cache on disk."""
 
-    def __init__(self, function: Callable[..., None], signature: Any, fastmath: frozenset[str] = FASTMATH) -> None:
+    def __init__(self, function: Callable[..., object], signature: Any, fastmath: frozenset[str] = FASTMATH) -> None:
         functools.update_wrapper(self, function)
         self._function, self._signature, self._fastmath = function, signature, fastmath
 

@@ -1,7 +1,8 @@
-"""Stateless normals: Philox-4x32-10 keyed by (seed; walker, step), turned into normals by a branch-free Box-Muller.
+"""Stateless normals: Philox-4x32-7 keyed by (seed; walker, step), turned into normals by a branch-free Box-Muller.
 
 A number depends only on the seed, the walker and its place in the walker's stream, never on threads, blocks or on
-where a run was interrupted. Philox: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11.
+where a run was interrupted. Philox: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11;
+there seven rounds are the fewest that pass all of BigCrush, and the other three of Philox-4x32-10 a margin of safety.
 The uniforms have 32 and 30 bits, so a normal never exceeds sqrt(2 ln 2^33) = 6.76 in size.
 
 Box-Muller is computed in single precision (everything else in double): twice as many numbers to a vector. A normal is
@@ -23,6 +24,9 @@ from entropy_sim._compiled import Compiled
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
+_ROUNDS = 7
+#: What the numbers of a seed are; another name, other numbers.
+GENERATOR = f"philox-4x32-{_ROUNDS}"
 _32 = np.uint64(32)
 
 # A double whose exponent is that of 2^52 holds a 32-bit integer in its last mantissa bits.
@@ -65,22 +69,24 @@ _part = njit(inline="always")
 
 
 @_part
-def _philox_words(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    # Upper halves carry rubbish from round to round: vpmuludq does not look at them, so nothing need be masked off.
-    for _ in range(10):
+def _philox_pairs(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
+    """The four words as two uint64, words 0 and 2 in the upper halves, words 1 and 3 in the lower ones."""
+    # Upper halves carry rubbish from round to round: vpmuludq does not look at them, so nothing need be masked off. The
+    # last round leaves its words where the products have them.
+    for _ in range(_ROUNDS - 1):
         p0 = _M0 * (c0 & _LOW)
         p1 = _M1 * (c2 & _LOW)
         c0, c1, c2, c3 = (p1 >> _32) ^ c1 ^ k0, p1, (p0 >> _32) ^ c3 ^ k1, p0
         k0 += _W0
         k1 += _W1
-    return c0, c1, c2, c3
+    return (_M1 * (c2 & _LOW)) ^ ((c1 ^ k0) << _32), (_M0 * (c0 & _LOW)) ^ ((c3 ^ k1) << _32)
 
 
 @_helper
 def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    """Philox-4x32-10: four 32-bit words (as uint64) from a counter (c0..c3) and a key (k0, k1)."""
-    w0, w1, w2, w3 = _philox_words(c0, c1, c2, c3, k0, k1)
-    return w0 & _LOW, w1 & _LOW, w2 & _LOW, w3 & _LOW
+    """Philox-4x32-7: four 32-bit words (as uint64) from a counter (c0..c3) and a key (k0, k1)."""
+    w01, w23 = _philox_pairs(c0, c1, c2, c3, k0, k1)
+    return w01 >> _32, w01 & _LOW, w23 >> _32, w23 & _LOW
 
 
 @_helper
@@ -151,27 +157,21 @@ def _word(held):  # type: ignore[no-untyped-def]
 
 
 def _fill_normals(out, seed, first_walker, batch):  # type: ignore[no-untyped-def]
-    """Standard normals of one batch: out (4 q, walkers), float32; row r from Philox at (walker, r // 4, batch).
+    """Standard normals of one batch: out (2 p, walkers), float32, from Philox at (walker // 2, row // 2, batch).
 
-    first_walker: number of the walker in column 0. batch: number of the batch in each walker's stream.
+    Its words 1 and 3 (0 and 2) make the pair of an even (odd) walker, radius and angle. first_walker, an even number:
+    that of the walker in column 0; as many walkers. batch: number of the batch in each walker's stream.
     """
     k0, k1 = seed & _LOW, seed >> _32
     b0, b1 = uint64(batch) & _LOW, uint64(batch) >> _32
-    walkers = out.shape[1]
-    for quad in range(out.shape[0] // 4):
-        r = 4 * quad
-        # Short loops, words first: the processor then overlaps several turns of each, constants stay in registers, and
-        # a vector of the transform is not held to the number of Philox's 64-bit products.
+    words, first, walkers = out.view(np.uint64), uint64(first_walker) >> uint64(1), out.shape[1]
+    for pair in range(out.shape[0] // 2):
+        r = 2 * pair
+        # Words first: a vector of the transform is then not held to the number of Philox's 64-bit products.
+        for p in range(walkers // 2):
+            words[r, p], words[r + 1, p] = _philox_pairs(first + uint64(p), uint64(pair), b0, b1, k0, k1)
         for w in range(walkers):
-            c0 = uint64(first_walker + w)
-            w0, w1, w2, w3 = _philox_words(c0, uint64(quad), b0, b1, k0, k1)
-            out[r, w], out[r + 1, w] = np.uint32(w0).view(np.float32), np.uint32(w1).view(np.float32)
-            out[r + 2, w], out[r + 3, w] = np.uint32(w2).view(np.float32), np.uint32(w3).view(np.float32)
-        for i in range(r, r + 4, 2):
-            for w in range(walkers):
-                out[i, w] = _radius(_word(out[i, w]))
-            for w in range(walkers):
-                out[i, w], out[i + 1, w] = _turned(out[i, w], _word(out[i + 1, w]))
+            out[r, w], out[r + 1, w] = _turned(_radius(_word(out[r, w])), _word(out[r + 1, w]))
 
 
 fill_normals = Compiled(_fill_normals, FILL, frozenset({"contract"}))

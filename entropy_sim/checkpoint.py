@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from entropy_sim._random import GENERATOR
 from entropy_sim.errors import UserError
 from entropy_sim.run_files import config_hash, write_whole
 
@@ -17,12 +18,13 @@ from entropy_sim.run_files import config_hash, write_whole
 class Checkpoint:
     """Arrays of the unfinished parts of one run, in one file beside its output; `discard` it when the run is written.
 
-    A file of another configuration is refused (UserError), so that nobody's half-done work is lost by a typing error;
-    with overwrite it is replaced. One of this configuration is always gone on from: the numbers are the same.
+    A file of another configuration, or with other random numbers, is refused (UserError), so that nobody's half-done
+    work is lost by a typing error; with overwrite it is replaced. One of this configuration is always gone on from: the
+    numbers are the same.
     """
 
     def __init__(self, path: Path | str, config: Any, *, overwrite: bool = False) -> None:
-        self.path, self._hash = Path(path), config_hash(config)
+        self.path, self._hash = Path(path), f"{config_hash(config)} {GENERATOR}"
         self._parts: dict[str, dict[str, NDArray[Any]]] = {}
         if self.path.exists():
             try:
@@ -47,8 +49,8 @@ class Checkpoint:
             ) from error
         if str(arrays.pop("config_hash", "")) != self._hash:
             raise UserError(
-                f"--out: expected an unfinished run of this configuration, found one of another in {self.path} "
-                "(--overwrite starts anew)"
+                "--out: expected an unfinished run of this configuration, found one of another, or with other random "
+                f"numbers (an older version's), in {self.path} (--overwrite starts anew)"
             )
         for name, values in arrays.items():
             part, _, key = name.rpartition("/")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.physics._rows import Row
 from entropy_sim import theory
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.landscapes import Bump, CurvedChannel, Exponential
 from entropy_sim.measurements import mean_force, stationary

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from benchmarks.physics._rows import Row
-from entropy_sim._kernels import Compiled, Ensemble, block_function, observe_function
+from entropy_sim._ensemble import Ensemble
+from entropy_sim._kernels import Compiled, block_function, observe_function
 from entropy_sim.dynamics import Overdamped, Underdamped
 from entropy_sim.dynamics.base import Dynamics
 from entropy_sim.landscapes import Channel, Exponential

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.physics._rows import Row
 from entropy_sim import theory
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import Overdamped
 from entropy_sim.landscapes import Channel, Exponential, Quadratic
 from entropy_sim.noise import Constant, CustomDiffusion, StateDependent

@@ -8,7 +8,7 @@ from scipy.special import gamma
 
 from benchmarks.physics._rows import Row
 from entropy_sim import theory
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.landscapes import Quadratic
 from entropy_sim.measurements import escape

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from benchmarks.physics._rows import Row
 from entropy_sim import theory
-from entropy_sim._kernels import Ensemble, observe_function
+from entropy_sim._ensemble import Ensemble
+from entropy_sim._kernels import observe_function
 from entropy_sim.dynamics import Overdamped
 from entropy_sim.fokker_planck import FokkerPlanck, StationarySolution
 from entropy_sim.landscapes import Bump, Channel

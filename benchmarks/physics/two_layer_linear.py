@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from benchmarks.physics._rows import Row
 from entropy_sim import theory
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD
 from entropy_sim.landscapes import GeneratedSamples, TwoLayerLinear
 from entropy_sim.noise import Label, Minibatch

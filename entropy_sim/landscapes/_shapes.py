@@ -76,6 +76,14 @@ def shape_at(code, s, a, b, c, e):  # type: ignore[no-untyped-def]
     return _linear(s, a, b, c, e)
 
 
+@njit(inline="always")
+def scaled(code, a, b, factor):  # type: ignore[no-untyped-def]
+    """The first two numbers of a simple shape that is `factor` times as large."""
+    if code == EXPONENTIAL or code == POWER or code == WALL:  # noqa: SIM109 (numba prunes comparisons)
+        return factor * a, b
+    return factor * a, factor * b
+
+
 @njit(nogil=True, error_model="numpy", fastmath=set(FASTMATH))
 def shape_into(params, at, s, value, slope):  # type: ignore[no-untyped-def]
     """Value and slope per s, at s (walkers,), of the shape whose record begins at params[at]."""

@@ -24,6 +24,7 @@ class Landscape:
         transverse_stiffness  out (d, walkers): k_i(y) in the row of coordinate i (row 0, along the path, is left
                               alone); None where the transverse directions are not coordinates.
         noise_variance        out (d, walkers): the landscape's own gradient-noise variance per coordinate, or None.
+        euler_maruyama        a `_kernels.euler_maruyama_function`, gradient and step in one, or None.
         sampled_gradient      a `_kernels.noise_function`: the gradient of really drawn samples minus that of all of
                               them, with the numbers of `sample_params`; None where there are no samples.
     They must survive NaN in theta. Reflecting ends are mirror images: coordinates are unwrapped, forces folded.
@@ -33,6 +34,7 @@ class Landscape:
     locate: ClassVar[Compiled]
     transverse_stiffness: ClassVar[Compiled | None] = None
     noise_variance: ClassVar[Compiled | None] = None
+    euler_maruyama: ClassVar[Compiled | None] = None
     sampled_gradient: ClassVar[Compiled | None] = None
 
     # Written out by each landscape; all of s is (n,), all of theta (..., d).

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from numba import int64
 from numpy.typing import ArrayLike, NDArray
 
-from entropy_sim._kernels import Compiled, block_function, inline
+from entropy_sim._kernels import Compiled
 from entropy_sim.errors import UserError, require
-from entropy_sim.landscapes._shapes import FLAT, SIMPLE, shape_at, shape_into
+from entropy_sim.landscapes import _channel
+from entropy_sim.landscapes._shapes import SIMPLE
 from entropy_sim.landscapes.base import (
     STABILITY_POINTS,
     Floats,
@@ -40,144 +40,6 @@ Energy = Flat | Barrier | Confining | Tilted | Interpolated | FromFile
 
 #: How far beyond the path, in path lengths, an open valley is looked at to judge whether a step is stable.
 _BEYOND = 0.5
-
-# --- compiled --------------------------------------------------------------------------------------------------------
-
-# params: length; period of the fold in s, its inverse (0 on an open line), s above which it mirrors; number of
-# different shapes; where the record of U begins; per shape where its record begins and how many directions have it;
-# then, shape by shape, row and amplitude of each direction; then the records (see _shapes.py).
-_HEAD = 6
-
-
-@inline
-def _fold(y, length, period, inverse, mirror):  # type: ignore[no-untyped-def]
-    """Position s in 0…1 (open: on the line) and the sign of ds/dy, for a coordinate y on the whole line."""
-    r = y / length
-    r = r - period * np.floor(r * inverse)
-    mirrored = r > mirror
-    return (2.0 - r if mirrored else r), (-1.0 if mirrored else 1.0)
-
-
-@functools.cache
-def _simple_gradient(stiffness: int, along: int, single: bool, mirrors: bool) -> Compiled:
-    """The gradient where all directions, or the single one, share one simple shape (its code) and U has another.
-
-    mirrors: at reflecting ends. What is not asked for is left out before it is compiled; one direction takes one loop.
-    """
-
-    def gradient(theta, out, params):  # type: ignore[no-untyped-def]
-        one_over, period, inverse, mirror = 1.0 / params[0], params[1], params[2], params[3]
-        at = int64(params[_HEAD])
-        a, b, c, e = params[at + 1], params[at + 2], params[at + 3], params[at + 4]
-        at = int64(params[5])
-        f, g, h, j = params[at + 1], params[at + 2], params[at + 3], params[at + 4]
-        d, walkers = theta.shape
-        if single:
-            amplitude = params[_HEAD + 3]
-            for w in range(walkers):
-                r = theta[0, w] * one_over
-                s, sign = r - period * np.floor(r * inverse), one_over
-                if mirrors:
-                    s, sign = (2.0 - s, -one_over) if s > mirror else (s, one_over)
-                value, slope = shape_at(stiffness, s, a, b, c, e)
-                pull = amplitude * theta[1, w]
-                out[1, w] = pull * value
-                out[0, w] = sign * (shape_at(along, s, f, g, h, j)[1] + 0.5 * slope * (pull * theta[1, w]))
-            return
-        work = np.empty((3, walkers))
-        value, slope, square = work[0], work[1], work[2]
-        for w in range(walkers):
-            r = theta[0, w] * one_over
-            s, sign = r - period * np.floor(r * inverse), one_over
-            if mirrors:
-                s, sign = (2.0 - s, -one_over) if s > mirror else (s, one_over)
-            value[w], slope_s = shape_at(stiffness, s, a, b, c, e)
-            slope[w] = 0.5 * sign * slope_s
-            out[0, w] = sign * shape_at(along, s, f, g, h, j)[1]
-            square[w] = 0.0
-        for n in range(d - 1):
-            i, amplitude = int64(params[_HEAD + 2 + 2 * n]), params[_HEAD + 3 + 2 * n]
-            for w in range(walkers):
-                pull = amplitude * theta[i, w]
-                out[i, w] = pull * value[w]
-                square[w] += pull * theta[i, w]
-        for w in range(walkers):
-            out[0, w] += slope[w] * square[w]
-
-    return block_function(gradient)
-
-
-@block_function
-def any_gradient(theta, out, params):  # type: ignore[no-untyped-def]
-    length, period, inverse, mirror = params[0], params[1], params[2], params[3]
-    groups, energy = int64(params[4]), int64(params[5])
-    walkers = theta.shape[1]
-    work = np.empty((5, walkers))  # one allocation: five are felt in two dimensions
-    s, scale, square, value, slope = work[0], work[1], work[2], work[3], work[4]
-    for w in range(walkers):
-        s[w], sign = _fold(theta[0, w], length, period, inverse, mirror)
-        scale[w] = sign / length
-    begun = params[energy] != FLAT
-    if begun:
-        shape_into(params, energy, s, value, slope)
-        for w in range(walkers):
-            out[0, w] = scale[w] * slope[w]
-    at = _HEAD + 2 * groups
-    for g in range(groups):
-        shape_into(params, int64(params[_HEAD + 2 * g]), s, value, slope)
-        for j in range(int64(params[_HEAD + 2 * g + 1])):
-            i, amplitude = int64(params[at]), params[at + 1]
-            at += 2
-            if j == 0:
-                for w in range(walkers):
-                    pull = amplitude * theta[i, w]
-                    out[i, w] = pull * value[w]
-                    square[w] = pull * theta[i, w]
-            else:
-                for w in range(walkers):
-                    pull = amplitude * theta[i, w]
-                    out[i, w] = pull * value[w]
-                    square[w] += pull * theta[i, w]
-        if begun:
-            for w in range(walkers):
-                out[0, w] += 0.5 * scale[w] * slope[w] * square[w]
-        else:
-            for w in range(walkers):
-                out[0, w] = 0.5 * scale[w] * slope[w] * square[w]
-        begun = True
-
-
-@block_function
-def _locate(theta, out, params):  # type: ignore[no-untyped-def]
-    length, period, inverse, mirror = params[0], params[1], params[2], params[3]
-    d, walkers = theta.shape
-    for w in range(walkers):
-        out[0, w] = _fold(theta[0, w], length, period, inverse, mirror)[0]
-        out[1, w] = 0.0
-    for i in range(1, d):
-        for w in range(walkers):
-            out[1, w] += theta[i, w] * theta[i, w]
-
-
-@block_function
-def _stiffness(theta, out, params):  # type: ignore[no-untyped-def]
-    length, period, inverse, mirror = params[0], params[1], params[2], params[3]
-    groups = int64(params[4])
-    walkers = theta.shape[1]
-    s, value, slope = np.empty(walkers), np.empty(walkers), np.empty(walkers)
-    for w in range(walkers):
-        s[w] = _fold(theta[0, w], length, period, inverse, mirror)[0]
-    at = _HEAD + 2 * groups
-    for g in range(groups):
-        shape_into(params, int64(params[_HEAD + 2 * g]), s, value, slope)
-        for _ in range(int64(params[_HEAD + 2 * g + 1])):
-            i, amplitude = int64(params[at]), params[at + 1]
-            at += 2
-            for w in range(walkers):
-                out[i, w] = amplitude * value[w]
-
-
-# --- the landscape ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -208,8 +70,8 @@ class Channel(Landscape):
     profiles: tuple[Stiffness, ...] = ()
     """A stiffness shape for each transverse direction instead of the shared one (in Python or by --config)."""
 
-    locate: ClassVar[Compiled] = _locate
-    transverse_stiffness: ClassVar[Compiled] = _stiffness
+    locate: ClassVar[Compiled] = _channel.locate
+    transverse_stiffness: ClassVar[Compiled] = _channel.stiffness
 
     def __post_init__(self) -> None:
         n = self.transverse_directions
@@ -246,12 +108,21 @@ class Channel(Landscape):
                     )
 
     @property
+    def _simple(self) -> tuple[int, int, int] | None:
+        """Codes of the one stiffness, of U and of the ends; None where that is not all there is to say."""
+        codes = self._groups[0][0].code, self.along.code
+        ends = {"open": _channel.OPEN, "periodic": _channel.PERIODIC, "reflecting": _channel.REFLECTING}
+        return (*codes, ends[self.boundary]) if len(self._groups) == 1 and SIMPLE.issuperset(codes) else None
+
+    @property
     def gradient(self) -> Compiled:  # type: ignore[override]
-        if len(self._groups) > 1 or not {self._groups[0][0].code, self.along.code} <= SIMPLE:
-            return any_gradient
-        return _simple_gradient(
-            self._groups[0][0].code, self.along.code, self.transverse_directions == 1, self.boundary == "reflecting"
-        )
+        simple = self._simple
+        return _channel.any_gradient if simple is None else _channel.simple_gradient(*simple)
+
+    @property
+    def euler_maruyama(self) -> Compiled | None:  # type: ignore[override]
+        simple = self._simple
+        return None if simple is None else _channel.simple_euler_maruyama(*simple, self.transverse_directions == 1)
 
     @property
     def dimension(self) -> int:
@@ -277,10 +148,8 @@ class Channel(Landscape):
     def params(self) -> Floats:
         groups, amplitudes = self._groups, self._amplitudes()
         records = [self.along.record(), *(shape.record() for shape, _ in groups)]
-        starts = _HEAD + 2 * len(groups) + 2 * len(amplitudes) + np.cumsum([0, *(len(r) for r in records)])
-        fold = {"reflecting": (2.0, 0.5, 1.0 + 1e-12), "periodic": (1.0, 1.0, np.inf), "open": (0.0, 0.0, np.inf)}
-        # 1 + 1e-12: the rounding of y = length must not look like a reflection.
-        head = [self.length, *fold[self.boundary], len(groups), starts[0]]
+        starts = _channel.HEAD + 2 * len(groups) + 2 * len(amplitudes) + np.cumsum([0, *(len(r) for r in records)])
+        head = [self.length, *_channel.FOLD[self.boundary], len(groups), starts[0]]
         table = [[start, len(which)] for start, (_, which) in zip(starts[1:], groups, strict=False)]
         rows = [np.column_stack([1.0 + which, amplitudes[which]]).ravel() for _, which in groups]
         return np.concatenate([head, np.ravel(table), *rows, *records]).astype(np.float64)

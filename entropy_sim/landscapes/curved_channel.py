@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike
 from entropy_sim._compiled import FASTMATH
 from entropy_sim._kernels import Compiled, block_function, inline
 from entropy_sim.errors import require
+from entropy_sim.landscapes._channel import any_gradient
 from entropy_sim.landscapes.base import Floats, Landscape, column
-from entropy_sim.landscapes.channel import Channel, Energy, Stiffness, any_gradient
+from entropy_sim.landscapes.channel import Channel, Energy, Stiffness
 from entropy_sim.landscapes.shapes import Bump, Flat
 
 # --- compiled --------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from entropy_sim import run_files, schema
-from entropy_sim._kernels import default_threads
+from entropy_sim._ensemble import default_threads
 from entropy_sim.checkpoint import Checkpoint
 from entropy_sim.dynamics.adam import Adam
 from entropy_sim.dynamics.overdamped import Overdamped
@@ -54,7 +53,8 @@ def path_group(landscape: Landscape, s: Floats) -> xr.Dataset:
     slope = landscape.gradient_at(landscape.path(s))
     t = landscape.tangent(s)
     normal = slope - np.einsum("nd,nd->n", slope, t)[:, None] * t
-    between = [float(landscape.path_energy(np.linspace(a, b, 51)).max()) for a, b in pairwise(s)]
+    finely = np.linspace(s[:-1], s[1:], 51, axis=1)
+    between = landscape.path_energy(finely.ravel()).reshape(finely.shape).max(axis=1, initial=-np.inf)
     variables = {
         "s": (("s",), s),
         "arc_length": (("s",), s * landscape.arc_length),

@@ -12,7 +12,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from entropy_sim import schema, theory
-from entropy_sim._kernels import Ensemble, observe_function
+from entropy_sim._ensemble import Ensemble
+from entropy_sim._kernels import observe_function
 from entropy_sim.dynamics.overdamped import Overdamped
 from entropy_sim.dynamics.sgd import SGD
 from entropy_sim.errors import UserError, require
@@ -177,6 +178,7 @@ class Escape(Measurement):
             out_shape=(1, -1),
             observe_every=1,
             locate=True,
+            watch=False,
         )
 
         def finished() -> bool:

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from entropy_sim import schema
-from entropy_sim._kernels import Ensemble, observe_function
+from entropy_sim._ensemble import Ensemble
+from entropy_sim._kernels import observe_function
 from entropy_sim.errors import UserError, require
 from entropy_sim.measurements.base import (
     Execution,

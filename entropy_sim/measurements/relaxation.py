@@ -10,7 +10,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from entropy_sim import schema
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.errors import require
 from entropy_sim.measurements.base import (
     Execution,

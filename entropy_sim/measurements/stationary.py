@@ -10,7 +10,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from entropy_sim import schema
-from entropy_sim._kernels import Ensemble, observe_function
+from entropy_sim._ensemble import Ensemble
+from entropy_sim._kernels import observe_function
 from entropy_sim.errors import UserError, require
 from entropy_sim.measurements.base import (
     Execution,
@@ -28,24 +29,23 @@ _GROUPS = 32
 
 
 _TWO52, _LOW = 2.0**52, np.uint64(0xFFFFFFFF)
-_DEALT = np.uint64(_GROUPS)
 
 
-# params: bins. out: (bins + 1, groups), the last row counting walkers off 0…1. Blocks hold multiples of 32 walkers.
-# Rows of all walkers first, in vectors, as integers in the last bits of 2^52 + row; only the counting itself goes one
-# by one. What is not finite counts as nothing.
+# params: bins. out: (bins + 2, groups), the last two rows counting walkers off 0…1, and what is not finite. Blocks hold
+# multiples of 32 walkers. First, in vectors, where in `out` each walker's row begins, as an integer in the last bits of
+# 2^52 + 32 row; only the counting itself goes one by one.
 @observe_function
 def _count(theta, gradient, located, frame, index, out, params):  # type: ignore[no-untyped-def]
     bins, walkers = params[0], theta.shape[1]
     for w in range(walkers):
         s = located[0, w]
-        finite = 0.0 * s + 0.0 * located[1, w] == 0.0
         row = min(np.floor(s * bins), bins - 1.0) if (s >= 0.0) & (s <= 1.0) else bins
-        located[0, w] = np.uint64(np.float64(row + _TWO52).view(np.uint64) & _LOW).view(np.float64)
-        located[1, w] = 1.0 if finite else 0.0
+        row = row if 0.0 * s + 0.0 * located[1, w] == 0.0 else bins + 1.0
+        located[0, w] = np.uint64(np.float64(_GROUPS * row + _TWO52).view(np.uint64) & _LOW).view(np.float64)
     flat = out.reshape(out.size)
-    for w in range(walkers):
-        flat[np.float64(located[0, w]).view(np.uint64) * _DEALT + np.uint64(w) % _DEALT] += located[1, w]
+    for first in range(0, walkers, _GROUPS):
+        for group in range(_GROUPS):
+            flat[np.float64(located[0, first + group]).view(np.uint64) + np.uint64(group)] += 1.0
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,11 @@ class Stationary(Measurement):
             name="stationary" if left_out is None else "survivors",
             observer=_count,
             observer_params=np.array([self.bins], dtype=np.float64),
-            out_shape=(self.bins + 1, _GROUPS),
+            out_shape=(self.bins + 2, _GROUPS),
             observe_from=before,
             observe_every=self.stride,
             locate=True,
+            watch=False,
         )
         ensemble.advance_to(before + counts * self.stride, how.progress, "stationary")
         return ensemble
@@ -142,7 +143,7 @@ class Stationary(Measurement):
             if how.checkpoint is not None:  # an interruption of the second run goes on from there
                 how.checkpoint.save("stationary", ensemble.state())
             ensemble = self._follow(how, lost)
-        total = ensemble.per_block.sum(axis=0)
+        total = ensemble.per_block.sum(axis=0)[:-1]  # but for what is not finite
         inside = total[:-1]
         per_group = self.bins * inside / np.maximum(inside.sum(axis=0), 1.0)
         density = self.bins * inside.sum(axis=1) / max(inside.sum(), 1.0)

@@ -15,8 +15,9 @@ from entropy_sim import (
     Relaxation,
     Stationary,
     Thermal,
+    checkpoint,
 )
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.checkpoint import Checkpoint
 from entropy_sim.errors import UserError
 from entropy_sim.scan import Scan
@@ -43,15 +44,15 @@ def interrupt(monkeypatch, call):
     """Ctrl-C during the given piece of the ensemble loop, after some of its blocks; pieces are made short."""
     whole, calls = Ensemble._piece, []
 
-    def piece(self, first_block, last_block, target):
+    def piece(self, target):
         calls.append(target)
         if len(calls) == call:
-            whole(self, first_block, first_block + 1, target)
+            self._work(np.array([len(self._done) - 1]), target)  # the last block alone
             raise KeyboardInterrupt
-        whole(self, first_block, last_block, target)
+        whole(self, target)
 
     monkeypatch.setattr(Ensemble, "_piece", piece)
-    monkeypatch.setattr("entropy_sim._kernels._SECONDS_PER_PIECE", 4e-5)
+    monkeypatch.setattr("entropy_sim._ensemble._SECONDS_PER_PIECE", 2e-5)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -79,6 +80,15 @@ def test_unfinished_runs_of_others_are_refused_and_kept(tmp_path):
         Checkpoint.beside(tmp_path / "run.nc", mine)
     assert (tmp_path / "run.nc.unfinished.npz").read_bytes() == before
     assert Checkpoint.beside(tmp_path / "run.nc", mine, overwrite=True).load("ensemble") is None
+
+
+def test_an_unfinished_run_with_other_random_numbers_is_refused(tmp_path, monkeypatch):
+    mine = Stationary(walkers=64)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "GENERATOR", "philox-4x32-10")
+        Checkpoint.beside(tmp_path / "run.nc", mine).save("ensemble", {"theta": np.zeros(3)})
+    with pytest.raises(UserError, match="with other random numbers"):
+        Checkpoint.beside(tmp_path / "run.nc", mine)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK broken", b"no archive at all"])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from entropy_sim import Channel, Overdamped, StateDependent
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.landscapes import Bump
 
 diffrax = pytest.importorskip("diffrax")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from entropy_sim import theory
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import Adam
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import Channel, Exponential, Quadratic

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD, Adam, Overdamped, Preconditioned, Underdamped
 from entropy_sim.landscapes import Channel, DoubleWell, Exponential
 from entropy_sim.measurements import Relaxation

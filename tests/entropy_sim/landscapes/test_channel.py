@@ -6,7 +6,8 @@ import pytest
 from scipy.integrate import quad
 
 from entropy_sim import CurvaturePower, Overdamped, Relaxation, Stationary, Thermal, mean_force
-from entropy_sim._kernels import Ensemble, evaluate
+from entropy_sim._ensemble import Ensemble
+from entropy_sim._kernels import evaluate
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import (
     Barrier,
@@ -20,7 +21,7 @@ from entropy_sim.landscapes import (
     Power,
     Tilted,
 )
-from entropy_sim.landscapes.channel import any_gradient
+from entropy_sim.landscapes._channel import any_gradient
 from entropy_sim.run_files import config_from_file, from_jsonable, to_jsonable
 
 WAVE = Interpolated((3.0, 1.0, 2.0, 4.0, 3.0), ends="periodic")
@@ -205,9 +206,33 @@ def test_the_gradient_of_few_shapes_is_that_of_all(boundary, along, directions):
     np.testing.assert_allclose(channel.gradient_at(theta), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("directions", [1, 3])
+@pytest.mark.parametrize("along", [Flat(), Confining(2.0, 0.2, 4)], ids=["flat", "confining"])
+@pytest.mark.parametrize("boundary", ["reflecting", "periodic", "open"])
+def test_a_step_in_one_is_gradient_and_kick(boundary, along, directions):
+    """And it says whether coordinates are beyond the bound, infinite ones too, but for those that are NaN already."""
+    along = along if boundary != "periodic" or along == Flat() else Barrier(0.4)
+    channel = Channel(Bump(1.0, 5.0, 0.4), along, directions, (0.5, 2.0, 3.0)[:directions], 1.3, boundary)
+    draws = np.random.default_rng(directions)
+    theta, xi = draws.normal(size=(64, directions + 1)), draws.normal(size=(64, directions + 1)).astype(np.float32)
+    theta[:3, 0], theta[3, -1], theta[4, -1], theta[5, 0] = (0.0, 1.3, -1.3), np.nan, 3e9, np.inf
+    with np.errstate(invalid="ignore"):
+        expected = theta - 0.01 * channel.gradient_at(theta) + 0.2 * xi.astype(np.float64)
+    block = np.ascontiguousarray(theta.T)
+    step = np.array([0.01, 0.2])
+    left = channel.euler_maruyama.pointer(block, np.ascontiguousarray(xi.T), channel.params(), step, 1e8)
+    np.testing.assert_allclose(block.T, expected, rtol=1e-12, atol=1e-12)
+    assert left
+    for i, j in np.argwhere(np.abs(expected) > 1e8):  # without them all is well
+        theta[i, j] = 0.0
+    block = np.ascontiguousarray(theta.T)
+    assert not channel.euler_maruyama.pointer(block, np.ascontiguousarray(xi.T), channel.params(), step, 1e8)
+
+
 @pytest.mark.parametrize("channel", [Channel(UNEVEN), Channel(profiles=(Bump(), Exponential(), Bump(), Bump()))])
 def test_tables_and_several_shapes_take_the_gradient_of_all(channel):
     assert channel.gradient is any_gradient
+    assert channel.euler_maruyama is None
 
 
 # --- thermal equilibrium ---------------------------------------------------------------------------------------------

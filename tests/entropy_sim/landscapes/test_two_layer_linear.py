@@ -6,7 +6,7 @@ from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 
 from entropy_sim import theory
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import GeneratedSamples, Samples, TwoLayerLinear
@@ -98,9 +98,9 @@ def test_every_point_is_told_its_nearest_point_of_the_branch(landscape):
 
 
 def philox(counter, seed):
-    """Philox-4x32-10 in Python integers."""
+    """Philox-4x32-7 in Python integers."""
     c, key = list(counter), [seed & 0xFFFFFFFF, seed >> 32]
-    for _ in range(10):
+    for _ in range(7):
         p, q = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
         c = [(q >> 32) ^ c[1] ^ key[0], q & 0xFFFFFFFF, (p >> 32) ^ c[3] ^ key[1], p & 0xFFFFFFFF]
         key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
@@ -126,13 +126,13 @@ def drawn(walker, step, seed, batch, n, replacement):
 def test_minibatches_are_those_of_an_obvious_loop(batch, replacement):
     seed, eta, steps, n = 2**40 + 7, 0.05, 4, len(X)
     start = GIVEN.path([0.1, 0.6, 0.9]) * 1.1
-    ensemble = Ensemble(GIVEN, Minibatch(batch, replacement), SGD(eta), start, seed=seed, first_walker=5)
+    ensemble = Ensemble(GIVEN, Minibatch(batch, replacement), SGD(eta), start, seed=seed, first_walker=6)
     ensemble.advance(steps)
     x, y = np.array(X), np.array(Y)
     for walker, theta in enumerate(start):
         for step in range(steps):
             few = batch if replacement else min(batch, n - batch)
-            chosen = drawn(5 + walker, step, seed, few, n, replacement)
+            chosen = drawn(6 + walker, step, seed, few, n, replacement)
             if not replacement and few < batch:  # those left out are drawn where they are fewer
                 chosen = [i for i in range(n) if i not in chosen]
             u, w = theta

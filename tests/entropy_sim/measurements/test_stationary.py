@@ -6,7 +6,7 @@ import xarray as xr
 from scipy import stats
 
 from entropy_sim import schema
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.checkpoint import Checkpoint
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
@@ -115,11 +115,11 @@ def test_walkers_off_the_path_and_diverged_ones_are_told_apart():
     located = np.zeros((2, 64))
     located[0] = 0.4
     located[0, 1], located[1, 2], located[0, 3], located[0, 4], located[0, 5] = np.nan, np.nan, -0.1, 1.1, 1.0
-    out = np.zeros((11, 32))
+    out = np.zeros((12, 32))
     empty = np.zeros((0, 64))
     _count(empty, empty, located, empty, 0, out, np.array([10.0]))
     counts = out.sum(axis=1)
-    assert counts[10] == 2  # off 0…1
+    assert counts[10:].tolist() == [2, 2]  # off 0…1, and not finite
     assert counts[9] == 1
     assert counts[4] == 64 - 5
     bowl = stationary(Quadratic(((1.0, 2.0),)), Thermal(1.0), Overdamped(0.1), walkers=640, burn_in=3.0, bins=4)

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import levy_stable
 
 from entropy_sim import theory
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD, Adam, Overdamped, Underdamped
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import Channel, Quadratic

@@ -6,7 +6,7 @@ from scipy.special import ndtri
 from scipy.stats import chi2
 
 from entropy_sim import theory
-from entropy_sim._kernels import Ensemble
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import Barrier, Bump, Channel, Exponential, MullerBrown, Quadratic

@@ -1,0 +1,273 @@
+"""Many independent walkers, dealt to threads in blocks: the one simulator behind every measurement."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from entropy_sim import _kernels
+from entropy_sim._kernels import Compiled
+from entropy_sim._random import fill_normals
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from entropy_sim.checkpoint import Checkpoint
+    from entropy_sim.dynamics.base import Dynamics
+    from entropy_sim.landscapes.base import Landscape
+    from entropy_sim.noise.base import Noise
+
+#: Largest size of a coordinate that still counts as converged, in the landscape's own units.
+DIVERGENCE_BOUND = 1e8
+#: Bytes that a block may take: half the second-level cache of most processors.
+_CACHE = 2**18
+_SECONDS_PER_PIECE, _SECONDS_BETWEEN_SAVES = 0.2, 60.0
+
+
+class Ensemble:
+    """Independent walkers on a landscape, with a noise and a dynamics: the one simulator behind every measurement.
+
+    start: (n, d). frame: (n, 3, d), tangent, anchor and path curvature of each walker, which then stays on the
+    hyperplane through its anchor normal to its tangent. observer: a compiled `observe_function` with its parameters,
+    called at steps `observe_from + j * observe_every` with index j, before the step is taken; `out_shape` is the shape
+    of its accumulator per block, where -1 stands for the walkers of the block; locate and watch: whether it reads
+    positions and gradients, which are stale otherwise. noisy=False leaves the noise out.
+    Numbers do not depend on threads, block, or how a run is divided into calls of `advance`.
+    """
+
+    def __init__(
+        self,
+        landscape: Landscape,
+        noise: Noise,
+        dynamics: Dynamics,
+        start: NDArray[np.float64],
+        *,
+        seed: int = 0,
+        threads: int | None = None,
+        noisy: bool = True,
+        frame: NDArray[np.float64] | None = None,
+        observer: Compiled = _kernels.no_observer,
+        observer_params: NDArray[np.float64] | None = None,
+        out_shape: tuple[int, int] = (0, 0),
+        observe_from: int = 0,
+        observe_every: int = 0,
+        locate: bool = False,
+        watch: bool = True,
+        first_walker: int = 0,
+        block: int | None = None,
+        checkpoint: Checkpoint | None = None,
+        name: str = "ensemble",
+    ) -> None:
+        n, d = start.shape
+        dynamics.check(landscape, noise)
+        self._checkpoint, self._name = checkpoint, name
+        self._pool: ThreadPoolExecutor | None = None
+        self._saved = time.monotonic()
+        self.threads = threads or default_threads()
+        noise_field, update_field = noise.field_function(landscape), dynamics.field_function(landscape)
+        normals = noise.normals(landscape) if noisy else 0
+        whole = dynamics.whole_step(landscape, noise) if noisy else None
+        fused = landscape.euler_maruyama if whole and frame is None else None
+        self._rows = (
+            *(
+                0 if fused and not watch else d,
+                0 if whole else d,
+                noise.field_rows(landscape) if noise_field and noisy else 0,
+                d if update_field else 0,
+                2,
+            ),
+            normals * (2 // math.gcd(normals, 2)),
+        )
+        rows = d + dynamics.memory_rows(d) + sum(self._rows[:-1]) + self._rows[-1] // 2  # normals are singles
+        self._width = block_width(n, rows, self.threads, block)
+        self.walkers, self.dimension, self.step = n, d, 0
+        self._theta = self._to_blocks(start)
+        blocks = len(self._theta)
+        self._memory = _aligned(blocks, dynamics.memory_rows(d), self._width)
+        flat = np.zeros((n, 0)) if frame is None else frame.reshape(n, 3 * d)
+        self._frame = self._to_blocks(flat)
+        self._out_per_walker = out_shape[1] == -1
+        self._out = np.zeros((blocks, *(self._width if s == -1 else s for s in out_shape)))
+        self._done = np.zeros(blocks, dtype=np.int64)
+        empty = np.zeros(0)
+        noise_step = whole or (
+            noise.function_for(landscape),
+            noise.params(landscape, dynamics.time_step) if noisy else empty,
+        )
+        never = landscape.gradient  # stands for functions that are not called: nothing more to compile
+        self._arguments = (
+            np.uint64(seed),
+            first_walker,
+            noisy,
+            frame is not None,
+            locate,
+            watch,
+            fused is not None,
+            landscape.gradient.pointer,
+            (landscape.locate if locate else never).pointer,
+            landscape.params(),
+            (_kernels.no_noise if fused else noise_step[0]).pointer,
+            (fused or _kernels.no_euler_maruyama).pointer,
+            noise_step[1],
+            (noise_field or never).pointer,
+            fill_normals.pointer,
+            normals,
+            (dynamics.function if whole is None else _kernels.no_update).pointer,
+            dynamics.params(),
+            (update_field or never).pointer,
+            (_kernels.no_update if frame is None else _kernels.project).pointer,
+            observer.pointer,
+            empty if observer_params is None else observer_params,
+            observe_from,
+            observe_every,
+            DIVERGENCE_BOUND,
+        )
+        if checkpoint is not None and (state := checkpoint.load(name)) is not None:
+            self.restore(state)
+
+    def _to_blocks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        n, rows = values.shape
+        blocks = -(-n // self._width)
+        # Walkers that only fill up the last block are born diverged: nothing ever counts them.
+        padded = np.concatenate([values, np.full((blocks * self._width - n, rows), np.nan)])
+        out = _aligned(blocks, rows, self._width)
+        out[:] = padded.reshape(blocks, self._width, rows).transpose(0, 2, 1)
+        return out
+
+    def _from_blocks(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        # Contiguous: the order in which numpy adds must not depend on the blocks. A copy, also where a view would do.
+        return np.array(
+            values.transpose(0, 2, 1).reshape(len(values) * self._width, values.shape[1])[: self.walkers], order="C"
+        )
+
+    @property
+    def theta(self) -> NDArray[np.float64]:
+        """Present coordinates, (n, d); NaN where diverged."""
+        return self._from_blocks(self._theta)
+
+    @property
+    def diverged(self) -> NDArray[np.bool_]:
+        """Which walkers have left the bound, (n,)."""
+        return np.isnan(self._theta).any(axis=1).reshape(-1)[: self.walkers]
+
+    @property
+    def per_walker(self) -> NDArray[np.float64]:
+        """The accumulator of an observer with columns = walkers, as (n, rows)."""
+        return self._from_blocks(self._out)
+
+    @property
+    def per_block(self) -> NDArray[np.float64]:
+        """The accumulators of all blocks, (blocks, rows, columns)."""
+        return self._out
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What is needed to go on later, in any number of threads: `restore` takes it back."""
+        out = self.per_walker if self._out_per_walker else self._out.sum(axis=0)  # counts: exact in any order
+        memory = self._from_blocks(self._memory)
+        return {"theta": self.theta, "memory": memory, "out": out, "step": np.array(self.step)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go back to a `state()` of an ensemble of the same configuration."""
+        self._theta[:] = self._to_blocks(state["theta"])
+        self._memory[:] = self._to_blocks(state["memory"])
+        self._out[:] = 0.0
+        if self._out_per_walker:
+            self._out[:] = self._to_blocks(state["out"])
+        else:
+            self._out[0] = state["out"]
+        self.step = int(state["step"])
+        self._done[:] = self.step
+
+    def advance(self, steps: int, progress: bool = False, description: str = "") -> None:
+        """Take `steps` steps (see `advance_to`)."""
+        self.advance_to(self.step + steps, progress, description)
+
+    def advance_to(
+        self,
+        step: int,
+        progress: bool = False,
+        description: str = "",
+        extra: Callable[[], Mapping[str, NDArray[Any]]] = dict,
+        finished: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Go on to this step, in pieces of a fraction of a second, between which Ctrl-C and the progress bar work.
+
+        With a checkpoint, the state (and the arrays of `extra`) is saved every minute and on Ctrl-C. `finished` is
+        asked between pieces and ends the run early; what it reads must not change any more once it is true.
+        """
+        blocks = len(self._theta)
+        cost = 1e-9 * self._width * self.dimension * -(-blocks // self.threads)  # seconds per step, roughly
+        piece = max(1, int(_SECONDS_PER_PIECE / cost))
+        bar = tqdm(
+            total=step, initial=self.step, desc=description, unit="step", disable=None if progress else True, delay=1.0
+        )
+        if self._pool is None and self.threads > 1 and blocks > 1:
+            # Kept: starting threads for every record of a relaxation would dominate.
+            self._pool = ThreadPoolExecutor(min(self.threads, blocks))
+        with bar:
+            while self.step < step and not finished():
+                target = min(self.step + piece, step)
+                try:
+                    self._piece(target)
+                except KeyboardInterrupt:
+                    if self._pool is not None:
+                        self._pool.shutdown()
+                        self._pool = None
+                    self._piece(target)  # blocks that are there already take no step
+                    self.step = target
+                    self._save(extra)
+                    raise
+                bar.update(target - self.step)
+                self.step = target
+                if time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES:
+                    self._save(extra)
+                    self._saved = time.monotonic()
+
+    def _save(self, extra: Callable[[], Mapping[str, NDArray[Any]]]) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.save(self._name, {**self.state(), **extra()})
+
+    def _piece(self, target: int) -> None:
+        """Take all blocks to step `target`: each thread the next one that nobody has taken, until there are none."""
+        queue = np.zeros(1, dtype=np.int64)
+        if self._pool is None:
+            self._work(queue, target)
+            return
+        threads = min(self.threads, len(self._theta))
+        for future in [self._pool.submit(self._work, queue, target) for _ in range(threads)]:
+            future.result()
+
+    def _work(self, queue: NDArray[np.int64], target: int) -> None:
+        arrays = (self._theta, self._memory, self._frame, self._out, self._done)
+        *rows, normals = self._rows
+        workspace = *(_aligned(n, self._width) for n in rows), _aligned(normals, self._width, dtype=np.float32)
+        _kernels.advance(*arrays, queue, target, *workspace, *self._arguments)
+
+
+def block_width(walkers: int, rows: int, threads: int, most: int | None = None) -> int:
+    """Walkers of a block that is (rows, walkers) in size: as many as fit half a usual second-level cache, at most 1024
+    or `most`; in small ensembles fewer, so that all threads have the same number of blocks. A multiple of 32: then no
+    loop has a remainder, and the arithmetic is the same for every walker in every block."""
+    widest = max(32, min(most or 1024, max(64, _CACHE // (8 * rows))) // 32 * 32)
+    blocks = -(-walkers // (widest * threads)) * threads
+    return min(widest, -(-walkers // (32 * blocks)) * 32)
+
+
+def _aligned(*shape: int, dtype: type = np.float64) -> NDArray[Any]:
+    """Zeros that begin at a multiple of 64 bytes: no vector, however wide, straddles two lines of the cache."""
+    size, line = math.prod(shape), 64 // np.dtype(dtype).itemsize
+    raw: NDArray[Any] = np.zeros(size + line, dtype=dtype)
+    first = -(raw.ctypes.data // raw.itemsize) % line
+    return raw[first : first + size].reshape(shape)
+
+
+def default_threads() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
