@@ -144,7 +144,7 @@ def test_no_two_threads_are_given_the_same_block():
 def test_the_gradient_is_computed_for_those_who_read_it():
     """A step in one leaves the workspace of the gradient alone, unless an observer says that it looks."""
     landscape, noise = Channel(transverse_directions=1), Thermal(0.1)
-    start = landscape.path(np.linspace(0.1, 0.9, 64))
+    start = landscape.path(np.linspace(0.1, 0.9, 64)) + 0.1
     seen = []
     for scheme, watch in (("euler_maruyama", True), ("leimkuhler_matthews", True), ("euler_maruyama", False)):
         dynamics, common = Overdamped(scheme=scheme), {"seed": 5, "observe_every": 1, "watch": watch}

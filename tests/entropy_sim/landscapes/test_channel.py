@@ -210,23 +210,30 @@ def test_the_gradient_of_few_shapes_is_that_of_all(boundary, along, directions):
 @pytest.mark.parametrize("along", [Flat(), Confining(2.0, 0.2, 4)], ids=["flat", "confining"])
 @pytest.mark.parametrize("boundary", ["reflecting", "periodic", "open"])
 def test_a_step_in_one_is_gradient_and_kick(boundary, along, directions):
-    """And it says whether coordinates are beyond the bound, infinite ones too, but for those that are NaN already."""
+    """And it says whether a coordinate, along the path or across it, is beyond the bound; NaN is not."""
     along = along if boundary != "periodic" or along == Flat() else Barrier(0.4)
     channel = Channel(Bump(1.0, 5.0, 0.4), along, directions, (0.5, 2.0, 3.0)[:directions], 1.3, boundary)
     draws = np.random.default_rng(directions)
     theta, xi = draws.normal(size=(64, directions + 1)), draws.normal(size=(64, directions + 1)).astype(np.float32)
-    theta[:3, 0], theta[3, -1], theta[4, -1], theta[5, 0] = (0.0, 1.3, -1.3), np.nan, 3e9, np.inf
-    with np.errstate(invalid="ignore"):
-        expected = theta - 0.01 * channel.gradient_at(theta) + 0.2 * xi.astype(np.float64)
-    block = np.ascontiguousarray(theta.T)
-    step = np.array([0.01, 0.2])
-    left = channel.euler_maruyama.pointer(block, np.ascontiguousarray(xi.T), channel.params(), step, 1e8)
-    np.testing.assert_allclose(block.T, expected, rtol=1e-12, atol=1e-12)
-    assert left
-    for i, j in np.argwhere(np.abs(expected) > 1e8):  # without them all is well
-        theta[i, j] = 0.0
-    block = np.ascontiguousarray(theta.T)
-    assert not channel.euler_maruyama.pointer(block, np.ascontiguousarray(xi.T), channel.params(), step, 1e8)
+    theta[:3, 0], theta[3, -1], theta[4, 0] = (0.0, 1.3, -1.3), np.nan, 1e5
+
+    def step(theta):
+        block = np.ascontiguousarray(theta.T)
+        params = channel.params(), np.array([0.01, 0.2])
+        left = channel.euler_maruyama.pointer(block, np.ascontiguousarray(xi.T), *params, 1e8)
+        return block.T, left
+
+    moved, left = step(theta)
+    expected = theta - 0.01 * channel.gradient_at(theta) + 0.2 * xi.astype(np.float64)
+    within = np.abs(expected) < 1e8  # the wall is steep
+    np.testing.assert_allclose(moved[within], expected[within], rtol=1e-12, atol=1e-12)
+    assert left == (np.abs(expected) > 1e8).any()
+    theta = np.zeros_like(theta)
+    assert not step(theta)[1]
+    for i in range(directions + 1):  # at s = 0 the stiffness does not change: x pulls y nowhere
+        far = theta.copy()
+        far[7, i] = -3e8
+        assert step(far)[1]
 
 
 @pytest.mark.parametrize("channel", [Channel(UNEVEN), Channel(profiles=(Bump(), Exponential(), Bump(), Bump()))])
