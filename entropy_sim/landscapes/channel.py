@@ -136,10 +136,10 @@ class Channel(Landscape):
         return np.array(self.amplitudes or (1.0,) * self.transverse_directions, dtype=np.float64)
 
     @functools.cached_property
-    def _groups(self) -> list[tuple[Stiffness, NDArray[np.int64]]]:
+    def _groups(self) -> list[tuple[Stiffness, slice | NDArray[np.int64]]]:
         """Every different shape, with the directions (from 0) that have it."""
         if not self.profiles:
-            return [(self.stiffness, np.arange(self.transverse_directions))]
+            return [(self.stiffness, slice(None))]
         directions: dict[Stiffness, list[int]] = {}
         for i, shape in enumerate(self.profiles):
             directions.setdefault(shape, []).append(i)
@@ -150,8 +150,9 @@ class Channel(Landscape):
         records = [self.along.record(), *(shape.record() for shape, _ in groups)]
         starts = _channel.HEAD + 2 * len(groups) + 2 * len(amplitudes) + np.cumsum([0, *(len(r) for r in records)])
         head = [self.length, *_channel.FOLD[self.boundary], len(groups), starts[0]]
-        table = [[start, len(which)] for start, (_, which) in zip(starts[1:], groups, strict=False)]
-        rows = [np.column_stack([1.0 + which, amplitudes[which]]).ravel() for _, which in groups]
+        table = [[start, len(amplitudes[which])] for start, (_, which) in zip(starts[1:], groups, strict=False)]
+        row = np.arange(1, self.dimension)
+        rows = [np.column_stack([row[which], amplitudes[which]]).ravel() for _, which in groups]
         return np.concatenate([head, np.ravel(table), *rows, *records]).astype(np.float64)
 
     def fold(self, y: Floats) -> Floats:
@@ -163,8 +164,10 @@ class Channel(Landscape):
 
     def energy(self, theta: ArrayLike) -> Floats:
         x = np.asarray(theta, dtype=np.float64)
-        s, squares = self.fold(x[..., 0]), self._amplitudes() * x[..., 1:] ** 2
-        transverse = sum(shape.value(s) * squares[..., which].sum(axis=-1) for shape, which in self._groups)
+        s, amplitudes, transverse = self.fold(x[..., 0]), self._amplitudes(), np.zeros(x.shape[:-1])
+        for shape, which in self._groups:
+            across = x[..., 1:][..., which]
+            transverse += shape.value(s) * np.einsum("...i,...i,i->...", across, across, amplitudes[which])
         return self.along.value(s) + 0.5 * transverse
 
     def path(self, s: ArrayLike) -> Floats:
@@ -177,18 +180,18 @@ class Channel(Landscape):
         return axis_directions(s, self.dimension)
 
     def curvature(self, s: ArrayLike) -> Floats:
-        at = column(s)
+        at, amplitudes = column(s), self._amplitudes()
         out = np.empty((at.size, self.transverse_directions))
         for shape, which in self._groups:
-            out[:, which] = shape.value(at)[:, None]
-        return out * self._amplitudes()
+            out[:, which] = np.multiply.outer(shape.value(at), amplitudes[which])
+        return out
 
     def curvature_slope(self, s: ArrayLike) -> Floats:
-        at = column(s)
+        at, amplitudes = column(s), self._amplitudes() / self.length
         out = np.empty((at.size, self.transverse_directions))
         for shape, which in self._groups:
-            out[:, which] = shape.slope(at)[:, None]
-        return out * self._amplitudes() / self.length
+            out[:, which] = np.multiply.outer(shape.slope(at), amplitudes[which])
+        return out
 
     def largest_stiffness(self) -> float:
         """Largest of the k_i and of U'' on the path and, on an open line, half its length beyond."""
@@ -204,7 +207,7 @@ class Channel(Landscape):
         for side, end in enumerate(("s = -inf", "s = +inf")):
             power, coefficient = self.along.tails()[side]
             power = power if coefficient else 0.0  # a barrier of no height is flat
-            tails = [(shape.tails()[side], len(which)) for shape, which in self._groups]
+            tails = [(shape.tails()[side], self._amplitudes()[which].size) for shape, which in self._groups]
             rate = sum(tail[1] * n for tail, n in tails if np.isinf(tail[0]))
             growth = sum(tail[0] * n for tail, n in tails if np.isfinite(tail[0]))
             if power > 0 and coefficient < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,7 @@ def path_group(landscape: Landscape, s: Floats) -> xr.Dataset:
     slope = landscape.gradient_at(landscape.path(s))
     t = landscape.tangent(s)
     normal = slope - np.einsum("nd,nd->n", slope, t)[:, None] * t
-    finely = np.linspace(s[:-1], s[1:], 51, axis=1)
-    between = landscape.path_energy(finely.ravel()).reshape(finely.shape).max(axis=1, initial=-np.inf)
+    between = [float(landscape.path_energy(np.linspace(a, b, 51)).max()) for a, b in pairwise(s)]
     variables = {
         "s": (("s",), s),
         "arc_length": (("s",), s * landscape.arc_length),
