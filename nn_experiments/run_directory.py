@@ -274,12 +274,13 @@ class RunDirectory:
                 groups[name] = node.to_dataset()
         order = ["path", "profile", "spectrum", *(GROUPS[s] for s in STAGES if s not in ("train", "path", "profile"))]
         tree = xr.DataTree.from_dict({f"/{n}": groups[n] for n in order if n in groups})
+        force = config.barrier.mean_force if set(groups) == {"barrier"} else config.mean_force
         tree.attrs = provenance(
             source="nn_experiments",
             system=config.experiment.system,
             config=config,
-            noise=_in_words(config.mean_force),
-            seed=config.mean_force.seed,
+            noise=_in_words(force),
+            seed=force.seed,
             threads=1,
             device=describe(self.device),
             packages=("torch", "torchvision", "scikit-learn"),
