@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +29,7 @@ from nn_experiments.paths.base import PathResult
 from nn_experiments.paths.ensemble import ensemble_variables
 from nn_experiments.paths.linear import linear
 from nn_experiments.paths.resume import Resume
+from nn_experiments.stage_times import StageTimes
 from nn_experiments.stages import ALL, ALONE, GROUPS, STAGES, Stage
 from nn_experiments.train import Trained, Training
 from nn_experiments.workers import Workers, memory_errors, one_thread
@@ -121,7 +121,7 @@ class RunDirectory:
                 f"--out: expected a new directory or a run of this configuration, found another configuration's "
                 f"{', '.join(others)} in {self.out} (--overwrite)"
             )
-        took: dict[Stage, float] = {}
+        times = StageTimes(self.out / "unfinished" / "times.json", wanted, self.config.stage_config)
         with Workers(processes) as workers:
             if any(states[s] != "same" for s in wanted):
                 workers.start()
@@ -129,20 +129,17 @@ class RunDirectory:
                 if states[s] == "same":
                     self.report(f"{s}: already done")
                     continue
-                began = time.monotonic()
-                with memory_errors(_LOWER.get(s, _LOWER["all"])):
+                with times.of(s), memory_errors(_LOWER.get(s, _LOWER["all"])):
                     if s == "train":
                         self._train(workers)
                     elif s == "path":
                         self._path(workers)
                     else:
                         self._measure(s, workers)
-                took[s] = time.monotonic() - began
+        if (took := times.finish(describe(self.device))) is not None:
+            self.report(took)
         with contextlib.suppress(OSError):
             (self.out / "unfinished").rmdir()  # unless another stage's state is in it
-        if took:
-            each = ", ".join(f"{s} {seconds:.0f} s" for s, seconds in took.items())
-            self.report(f"time: {each}; together {sum(took.values()):.0f} s on {describe(self.device)}")
         return self.tree()
 
     def _train(self, workers: Workers) -> None:
@@ -250,15 +247,13 @@ class RunDirectory:
             found = self.config.barrier.run(self.experiment, self.out, workers, device, self.report)
             return self._write(stage, {name: found})
         points, _ = checkpoints.load(self.checkpoint("path"), self.objective)
+        cache = self.out / "unfinished" / name
         if stage == "profile":
             kind = PATH_KINDS.get(type(self.config.path).__name__, "path")
             paths = {kind: points, "line": linear(points[[0, -1]], self.config.profile.points)}
-            groups = self.config.profile.measure(self.experiment, paths, workers, device)
-        elif isinstance(measurement, Ladder):
-            cache = self.out / "unfinished" / name
-            groups = {name: measurement.run(self.experiment, points, workers, device, cache)}
+            groups = self.config.profile.measure(self.experiment, paths, workers, device, cache)
         else:
-            groups = {name: measurement.run(self.experiment, points, workers, device)}
+            groups = {name: measurement.run(self.experiment, points, workers, device, cache)}
         self._write(stage, groups)
         shutil.rmtree(self.out / "unfinished" / GROUPS[stage], ignore_errors=True)
         self.report(f"{stage}: done")

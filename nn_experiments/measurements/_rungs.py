@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nn_experiments import states
+from nn_experiments.cache import Cache
 from nn_experiments.curvature import Estimate, Hutchinson, full_precision, rademacher
 from nn_experiments.dynamics import DIVERGED_DISTANCE, Trajectory, sgd
 from nn_experiments.experiment import AnyExperiment
@@ -26,33 +23,6 @@ if TYPE_CHECKING:
     from nn_experiments.measurements.ladder import Ladder
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Cache:
-    """Finished units in a folder, each whole or not at all; none without a folder. owner: the run they belong to."""
-
-    folder: Path | None
-    owner: str
-
-    def path(self, *key: Any) -> Path | None:
-        if self.folder is None:
-            return None
-        name = hashlib.sha256(f"{self.owner} {key}".encode()).hexdigest()[:24]
-        return self.folder / f"{name}.safetensors"
-
-    def get(self, path: Path | None) -> dict[str, Any] | None:
-        if path is None or not path.exists():
-            return None
-        found: dict[str, Any] = states.load(path, self.owner)
-        return {k: v.numpy() if isinstance(v, Tensor) else v for k, v in found.items()}
-
-    def put(self, path: Path | None, result: dict[str, Any]) -> dict[str, Any]:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            state = {k: torch.as_tensor(v) if isinstance(v, np.ndarray) else v for k, v in result.items()}
-            states.save(path, state, self.owner)
-        return result
 
 
 class Start(NamedTuple):

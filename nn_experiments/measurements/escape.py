@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from entropy_sim import path_geometry, schema
 from entropy_sim.errors import require
 from entropy_sim.survival import CURVE_POINTS, INTERVAL, summary
+from nn_experiments.cache import Cache
 from nn_experiments.dynamics import attributes, check_step
 from nn_experiments.experiment import AnyExperiment
 from nn_experiments.measurements._follow import Follower, Projection, check_free, released
@@ -102,7 +104,12 @@ class Escape:
         return round(self.duration / self.interval)
 
     def run(
-        self, experiment: AnyExperiment, points: Tensor, workers: Workers | None = None, device: str = "cpu"
+        self,
+        experiment: AnyExperiment,
+        points: Tensor,
+        workers: Workers | None = None,
+        device: str = "cpu",
+        cache: Path | None = None,
     ) -> xr.Dataset:
         """The group `escape` on the path `points` (P, D).
 
@@ -114,7 +121,8 @@ class Escape:
         self.noise.check(objective)
         path = points.cpu().numpy()
         units = [(self, experiment, path, replica, device) for replica in range(self.replicas)]
-        found = (workers or Workers(1)).map(_run_unit, units, "escape")
+        where = Cache.of(cache, {"path": points}, escape=self, experiment=experiment)
+        found = [_Passage(**f) for f in where.map(workers or Workers(1), _run_unit, units, "escape")]
         looks = np.array([f.looks for f in found])
         diverged = np.array([f.diverged for f in found])
         escaped, duration = looks > 0, self.looks * self.interval
@@ -156,7 +164,7 @@ class _Passage(NamedTuple):
     diverged: bool
 
 
-def _run_unit(unit: tuple[Escape, AnyExperiment, npt.NDArray[np.floating], int, str]) -> _Passage:
+def _run_unit(unit: tuple[Escape, AnyExperiment, npt.NDArray[np.floating], int, str]) -> dict[str, Any]:
     config, experiment, path, replica, device = unit
     objective = experiment.objective(device=device)
     points = torch.as_tensor(path).to(objective.device, objective.dtype)
@@ -167,8 +175,8 @@ def _run_unit(unit: tuple[Escape, AnyExperiment, npt.NDArray[np.floating], int, 
     for n, state in enumerate(islice(trajectory, 0, config.looks * config.look_every + 1, config.look_every)):
         found = follower.look(state[0])
         if found is None:
-            return _Passage(0, math.nan, True)
+            return _Passage(0, math.nan, True)._asdict()
         s, distance = found
         if n and (s >= config.level if config.start < config.level else s <= config.level):
-            return _Passage(n, distance, False)
-    return _Passage(0, distance, False)
+            return _Passage(n, distance, False)._asdict()
+    return _Passage(0, distance, False)._asdict()

@@ -4,7 +4,6 @@ parameter: measured/predicted → 1 as η σ² → 0 (docs/ladder.md).
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from torch import Tensor
 
 from entropy_sim import path_geometry, schema
 from entropy_sim.errors import require
-from entropy_sim.run_files import config_json
 from entropy_sim.theory import mean_force_curvature_proportional
 from nn_experiments.dynamics import check_step
 from nn_experiments.experiment import AnyExperiment
@@ -160,7 +158,7 @@ class Ladder:
         combinations = [dict(zip(rungs, values, strict=True)) for values in itertools.product(*rungs.values())]
         for rung in combinations:
             self.noise_at(rung).check(objective)
-        where = Cache(cache, "" if cache is None else self._owner(experiment, points))
+        where = Cache.of(cache, {"path": points}, ladder=self, experiment=experiment)
         places = [(self, experiment, f, i, device, where) for i, f in enumerate(frames(points, self.positions))]
         starts: list[Start] = workers.map(start, places, "valley floor")
         replicas = [
@@ -186,11 +184,6 @@ class Ladder:
             shape = (len(starts), len(self.learning_rates), 1)
             found["mean_force_control"] = _stack(results[len(replicas) :], shape)["mean_force"]
         return schema.make("mean_force", self._variables(found, starts, objective), self._attributes(objective, points))
-
-    def _owner(self, experiment: AnyExperiment, points: Tensor) -> str:
-        """What the units of a run belong to: its configuration and its path."""
-        path = hashlib.sha256(points.detach().cpu().double().numpy().tobytes()).hexdigest()
-        return config_json({"ladder": self, "experiment": experiment, "path": path})
 
     # --- the dataset ------------------------------------------------------------------------------------------------
 

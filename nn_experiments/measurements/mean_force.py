@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from entropy_sim import path_geometry, schema, statistics
 from entropy_sim.errors import require
+from nn_experiments.cache import Cache
 from nn_experiments.dynamics import DIVERGED_DISTANCE, Trajectory, attributes, check_step, full_batch_trajectory, sgd
 from nn_experiments.experiment import AnyExperiment
 from nn_experiments.measurements._frames import Frame, frames
@@ -111,7 +113,12 @@ class MeanForce:
         return None if self.control_step is None else self.window / math.ceil(self.window / self.control_step)
 
     def run(
-        self, experiment: AnyExperiment, points: Tensor, workers: Workers | None = None, device: str = "cpu"
+        self,
+        experiment: AnyExperiment,
+        points: Tensor,
+        workers: Workers | None = None,
+        device: str = "cpu",
+        cache: Path | None = None,
     ) -> xr.Dataset:
         """The group `mean_force` on the path `points` (P, D).
 
@@ -129,10 +136,11 @@ class MeanForce:
         ]
         # The controls take longest: first, so that no process idles at the end.
         order = sorted(range(len(units)), key=lambda u: units[u][4] != self.replicas)
-        found = (workers or Workers(1)).map(_run_unit, [units[u] for u in order], "mean force")
+        where = Cache.of(cache, {"path": points}, mean_force=self, experiment=experiment)
+        found = where.map(workers or Workers(1), _run_unit, [units[u] for u in order], "mean force")
         results: list[Any] = [None] * len(units)
         for u, result in zip(order, found, strict=True):
-            results[u] = result
+            results[u] = _Windows(**result)
         rows = [results[i * len(kinds) : (i + 1) * len(kinds)] for i in range(len(self.positions))]
         return schema.make("mean_force", self._variables(rows), self._attributes(objective, points))
 
@@ -197,7 +205,7 @@ class _Windows(NamedTuple):
     control_force: Floats
 
 
-def _run_unit(unit: tuple[MeanForce, AnyExperiment, Frame, int, int, str]) -> _Windows:
+def _run_unit(unit: tuple[MeanForce, AnyExperiment, Frame, int, int, str]) -> dict[str, Any]:
     config, experiment, frame, position, replica, device = unit
     objective = experiment.objective(device=device)
     point, tangent, bend = (torch.as_tensor(a).to(objective.device, objective.dtype) for a in frame)
@@ -239,7 +247,7 @@ def _run_unit(unit: tuple[MeanForce, AnyExperiment, Frame, int, int, str]) -> _W
         # The few large steps of the flow: the trapezoidal rule over each window.
         series = (series[1:] + series[:-1]) / 2
     kept = series[skip : total - 1].reshape(config.time_windows, size, -1, 6)
-    return _summarise(kept, dt, config.learning_rate, bool(lost.any()), config.own_controls)
+    return _summarise(kept, dt, config.learning_rate, bool(lost.any()), config.own_controls)._asdict()
 
 
 class _State(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from entropy_sim import path_geometry, schema
 from entropy_sim.errors import require
+from nn_experiments.cache import Cache
 from nn_experiments.curvature import subset
 from nn_experiments.experiment import AnyExperiment, evaluate
 from nn_experiments.objective import generator
@@ -67,7 +69,12 @@ class Plane:
         require(self.seed >= 0, "plane.seed", "a number >= 0", self.seed)
 
     def run(
-        self, experiment: AnyExperiment, points: Tensor, workers: Workers | None = None, device: str = "cpu"
+        self,
+        experiment: AnyExperiment,
+        points: Tensor,
+        workers: Workers | None = None,
+        device: str = "cpu",
+        cache: Path | None = None,
     ) -> xr.Dataset:
         """The group `plane` of the path `points` (P, D). Nothing here is random, but for a straight path's direction.
 
@@ -85,7 +92,8 @@ class Plane:
         rows = [frame.weights(x, np.full(len(x), at, dtype=np.float64)) for at in y]
         units = [(self, experiment, base, weights, device) for weights in [*rows, frame.weights(frame.x, frame.y)]]
         units.append((self, experiment, path.numpy(), np.eye(len(path)), device))
-        *grid, projected, own = (workers or Workers(1)).map(_evaluate_unit, units, "plane")
+        where = Cache.of(cache, {"path": points}, plane=self, experiment=experiment)
+        *grid, projected, own = where.map(workers or Workers(1), _evaluate_unit, units, "plane")
 
         across, along = ("plane_y", "plane_x"), ("s",)
         variables: dict[str, Any] = {

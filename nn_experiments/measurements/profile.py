@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from entropy_sim import path_geometry, schema
 from entropy_sim.errors import require
 from nn_experiments import curvature
+from nn_experiments.cache import Cache
 from nn_experiments.experiment import AnyExperiment, evaluate
 from nn_experiments.measurements._frames import Frame, frames
 from nn_experiments.noise import Minibatch
@@ -139,9 +141,10 @@ class Profile:
         paths: Mapping[str, Tensor],
         workers: Workers | None = None,
         device: str = "cpu",
+        cache: Path | None = None,
     ) -> xr.Dataset:
         """The group `profile` alone: see `measure`."""
-        return self.measure(experiment, paths, workers, device)["profile"]
+        return self.measure(experiment, paths, workers, device, cache)["profile"]
 
     def measure(
         self,
@@ -149,6 +152,7 @@ class Profile:
         paths: Mapping[str, Tensor],
         workers: Workers | None = None,
         device: str = "cpu",
+        cache: Path | None = None,
     ) -> dict[str, xr.Dataset]:
         """The group `profile`, with dims path_kind, s and eigenvalue_index, and, if `spectrum_steps` asks for it, the
         group `spectrum` (path_kind, s, eigenvalue). paths: name -> points (P, D).
@@ -172,16 +176,17 @@ class Profile:
             for points in paths.values()
             for frame in frames(points, s.tolist())
         ]
-        results = (workers or Workers(1)).map(_measure_point, units, "profile")
+        where = Cache.of(cache, paths, profile=self, experiment=experiment)
+        results = where.map(workers or Workers(1), _measure_point, units, "profile")
         about = {"normalization_mode": objective.mode, "group_size": objective.group_size or 0}
         along: dict[str, tuple[Any, ...]] = {
             "path_kind": (("path_kind",), np.array(list(paths))),
             "s": (("s",), s),
         }
-        quadratures = [r.pop("spectrum") for r in results]
+        spectra = [r.pop("spectrum") for r in results]
         groups = {"profile": self._profile(results, along, about | {"eigenvalue_samples": samples})}
         if self.spectrum_steps:
-            groups["spectrum"] = self._spectrum(quadratures, along, about | {"samples": samples})
+            groups["spectrum"] = self._spectrum(spectra, along, about | {"samples": samples})
         return groups
 
     def _profile(
@@ -222,10 +227,11 @@ class Profile:
 
     def _spectrum(
         self,
-        quadratures: Sequence[curvature.Quadrature],
+        spectra: Sequence[tuple[Any, Any]],
         along: Mapping[str, tuple[Any, ...]],
         about: dict[str, Any],
     ) -> xr.Dataset:
+        quadratures = [curvature.Quadrature(*map(torch.as_tensor, spectrum)) for spectrum in spectra]
         nodes = torch.cat([q.nodes.flatten() for q in quadratures])
         low, high = float(nodes.min()), float(nodes.max())
         width = self.spectrum_width * ((high - low) or 1.0)
@@ -333,7 +339,8 @@ def _measure(profile: Profile, experiment: AnyExperiment, frame: Frame, length: 
     found["spectrum"] = None
     if profile.spectrum_steps:
         signs = curvature.rademacher(profile.spectrum_probes, len(theta), generator(profile.seed, 3), theta)
-        found["spectrum"] = curvature.quadrature(operator, signs, profile.spectrum_steps)
+        quadrature = curvature.quadrature(operator, signs, profile.spectrum_steps)
+        found["spectrum"] = tuple(part.cpu().numpy() for part in quadrature)
 
     if profile.fisher:
         del operator  # its graphs are as large as those of the next one

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from entropy_sim import path_geometry, schema
 from entropy_sim.errors import require
+from nn_experiments.cache import Cache
 from nn_experiments.curvature import subset
 from nn_experiments.dynamics import attributes, check_step, full_batch_trajectory
 from nn_experiments.experiment import AnyExperiment
@@ -127,7 +129,12 @@ class Relaxation:
         return np.arange(self.records + 1, dtype=np.float64) * (self.stride * self.learning_rate / (1 - self.momentum))
 
     def run(
-        self, experiment: AnyExperiment, points: Tensor, workers: Workers | None = None, device: str = "cpu"
+        self,
+        experiment: AnyExperiment,
+        points: Tensor,
+        workers: Workers | None = None,
+        device: str = "cpu",
+        cache: Path | None = None,
     ) -> xr.Dataset:
         """The group `relaxation` on the path `points` (P, D), dims (control, start, replica, time).
 
@@ -143,15 +150,16 @@ class Relaxation:
         keys = [(1, self.starts.index(s), 0) for s in self.control_starts]
         keys += [(0, i, r) for i in range(len(self.starts)) for r in range(self.replicas)]
         units = [(self, experiment, path, at[key[1]], key, device) for key in keys]
-        results = (workers or Workers(1)).map(_run_unit, units, "relaxation")
+        where = Cache.of(cache, {"path": points}, relaxation=self, experiment=experiment)
+        results = where.map(workers or Workers(1), _run_unit, units, "relaxation")
         controls = [0, 1] if self.control_starts else [0]
         shape = (len(controls), len(self.starts), self.replicas)
         series = {name: np.full((*shape, self.records + 1), np.nan) for name in _Records._fields}
         diverged = np.full(shape, np.nan)
-        for key, (records, lost) in zip(keys, results, strict=True):
-            diverged[key] = lost
-            for name, values in zip(_Records._fields, records, strict=True):
-                series[name][key] = values
+        for key, result in zip(keys, results, strict=True):
+            diverged[key] = result["diverged"]
+            for name, values in series.items():
+                values[key] = result[name]
         dims = ("control", "start", "replica")
         variables: dict[str, tuple[Any, ...]] = {
             "control": (("control",), np.array(controls)),
@@ -206,7 +214,7 @@ class _Records(NamedTuple):
 
 def _run_unit(
     unit: tuple[Relaxation, AnyExperiment, npt.NDArray[np.floating], Any, tuple[int, int, int], str],
-) -> tuple[_Records, bool]:
+) -> dict[str, Any]:
     config, experiment, path, start, (control, position, replica), device = unit
     objective = experiment.objective(device=device)
     points, theta = (torch.as_tensor(a).to(objective.device, objective.dtype).clone() for a in (path, start))
@@ -228,7 +236,8 @@ def _run_unit(
     else:
         trajectory = released(config, objective, theta, generator(config.seed, position, replica))
     states = (state[0] for state in islice(trajectory, 0, None, stride))
-    return _observe(config, objective, points, states)
+    records, lost = _observe(config, objective, points, states)
+    return {**records._asdict(), "diverged": lost}
 
 
 def _observe(

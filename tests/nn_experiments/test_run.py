@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 from dataclasses import replace
@@ -25,6 +26,7 @@ from nn_experiments.paths.alignment import WeightMatching
 from nn_experiments.paths.autoneb import AutoNEB
 from nn_experiments.paths.ensemble import PathEnsemble
 from nn_experiments.run import NetworkRun
+from nn_experiments.stages import ALL
 from nn_experiments.train import Training
 
 TINY = NetworkRun(
@@ -111,14 +113,62 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(finished, tmp
         patch.setattr(MeanForce, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path)
-    _, lines = run(tmp_path)
+    lines: list[str] = []
+    TINY.run(tmp_path, processes=1, report=lines.append)
+    *lines, took = lines
     assert lines == [f"{s}: already done" for s in ("train", "path", "profile", "plane")] + [
         "mean-force: done",
         "relaxation: done",
     ]
+    # The first piece's time is told, too; what is told is all there is.
+    assert re.findall(r"([a-z-]+) \d+ s", took.split(";")[0]) == list(ALL)
+    assert {p.name for p in tmp_path.iterdir()} == {"checkpoints", "network.nc"}
     first, second = (run_files.read_tree(out / "network.nc") for out in (finished, tmp_path))
     for group in first.children:
         xr.testing.assert_identical(first[group].to_dataset(), second[group].to_dataset())
+
+
+@pytest.mark.parametrize(
+    ("stage", "module", "function"),
+    [
+        ("profile", "profile", "_measure_point"),
+        ("plane", "plane", "_evaluate_unit"),
+        ("mean-force", "mean_force", "_run_unit"),
+        ("relaxation", "relaxation", "_run_unit"),
+        ("escape", "escape", "_run_unit"),
+    ],
+)
+def test_a_stage_that_was_cut_goes_on_from_its_last_unit(finished, tmp_path, monkeypatch, stage, module, function):
+    """Every unit is done once, whatever was cut; numbers are those of a run that was not."""
+    config, where = replace(TINY, profile=SPECTRAL), f"nn_experiments.measurements.{module}"
+    unit = getattr(importlib.import_module(where), function)
+    done: dict[str, int] = {"whole": 0, "cut": 0}
+
+    def counted(name, last=None):
+        def one(what):
+            if done[name] == last:
+                raise KeyboardInterrupt
+            done[name] += 1
+            return unit(what)
+
+        monkeypatch.setattr(f"{where}.{function}", one)
+
+    for name in done:
+        shutil.copytree(finished / "checkpoints", tmp_path / name / "checkpoints")
+    counted("whole")
+    whole, _ = run(tmp_path / "whole", config, stage=stage)
+    counted("cut", last=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", config, stage=stage)
+    kept = tmp_path / "cut" / "unfinished"
+    assert len(list(kept.rglob("*.safetensors"))) == 1
+    counted("cut")
+    lines: list[str] = []
+    tree = config.run(tmp_path / "cut", processes=1, report=lines.append, stage=stage)
+    assert done["cut"] == done["whole"] > 1
+    for group in whole.children:
+        xr.testing.assert_identical(tree[group].to_dataset(), whole[group].to_dataset())
+    assert not kept.exists()
 
 
 def test_another_configuration_is_refused_and_overwrites_only_what_depends_on_it(finished, tmp_path):
