@@ -27,6 +27,15 @@ def path_is_flat(run: str, profile: xr.Dataset, path: xr.Dataset | None) -> Row:
     if "line" not in kinds or len(kinds) < 2:
         return criterion_row(run, "profile", quantity, met=None, statement="needs a path and the straight line")
     along, straight = path_profile(profile), path_profile(profile, "line")
+    of_path = profile.isel(path_kind=next(i for i, k in enumerate(kinds) if k != "line"))
+    beyond = [
+        of_path["loss"].values,
+        *([path["loss_between"].values] if path is not None and "loss_between" in path else []),
+    ]
+    if any(np.isinf(values).any() for values in beyond):
+        return criterion_row(
+            run, "profile", quantity, met=False, statement="the loss on the path is infinite somewhere"
+        )
     for name, one in (("path", along), ("straight line", straight)):
         if where := _missing(one["s"].values):
             text = f"no loss {where} of the {name}"

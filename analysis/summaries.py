@@ -12,7 +12,7 @@ import xarray as xr
 
 from analysis.runs import over_runs
 from analysis.uncertainty import Array, Estimate
-from entropy_sim.errors import UserError
+from entropy_sim.errors import UserError, require
 from entropy_sim.schema import GROUPS
 from entropy_sim.statistics import cumulative_integral
 
@@ -48,13 +48,12 @@ def the_measurement(tree: xr.DataTree, name: str) -> xr.Dataset:
 def setting(name: str, dataset: xr.Dataset | None, attrs: Mapping[Any, Any]) -> float | None:
     """A number such as `learning_rate`: from the measurement's coordinates or attributes, the run's attributes, or, if
     it stands there with one value only, from anywhere in the `config` JSON; None if it is not told."""
-    if dataset is not None:
-        if name in dataset.coords and dataset[name].size == 1:
-            return float(dataset[name].item())
-        if name in dataset.attrs:
-            return float(dataset.attrs[name])
-    if name in attrs:
-        return float(attrs[name])
+    if dataset is not None and name in dataset.coords and dataset[name].size == 1:
+        return float(dataset[name].item())
+    for told in (dataset.attrs if dataset is not None else {}, attrs):
+        if name in told:
+            require(np.size(told[name]) == 1, name, "one value", told[name])
+            return float(np.ravel(told[name])[0])
     found = {float(v) for k, v in walk(configuration(attrs)) if k == name and isinstance(v, (int, float))}
     return found.pop() if len(found) == 1 else None
 
@@ -111,6 +110,7 @@ def mean_force(dataset: xr.Dataset) -> xr.Dataset:
     net, net_stderr = value, stderr
     if "mean_force_control" in dataset:
         control = dataset["mean_force_control"].transpose("s", "control_replica", "time_window")
+        control = control.where(np.isfinite(control))
         control_value, control_stderr, _ = _average(
             control, dataset.get("mean_force_control_stderr"), "control_replica"
         )
@@ -214,7 +214,7 @@ def relaxation(dataset: xr.Dataset) -> xr.Dataset:
         position = position.expand_dims(control=[0])
     if "control" not in diverged.dims:
         diverged = diverged.expand_dims(control=position["control"].values)
-    position = position.where(diverged == 0).transpose("control", "start", "replica", "time")
+    position = position.where((diverged == 0) & np.isfinite(position)).transpose("control", "start", "replica", "time")
     count = position.notnull().sum("replica")
     mean = position.mean("replica", skipna=True)
     stderr = (position.std("replica", skipna=True, ddof=1) / np.sqrt(count)).where(count > 1)

@@ -338,6 +338,11 @@ def with_value(name, value):
             lambda f: f.assign_attrs(learning_rate="fast"),
             "mean_force: attribute learning_rate: expected a number, found 'fast'",
         ),
+        (
+            "path",
+            lambda p: p.assign_attrs(highest_loss_per_cycle="low"),
+            "path: attribute highest_loss_per_cycle: expected a number, found 'low'",
+        ),
     ],
 )
 def test_what_no_number_can_be_computed_from_is_named(said, network, group, change, message):
@@ -420,7 +425,8 @@ def test_a_barrier_says_what_it_was_integrated_across_and_knows_no_unknown_exact
 
 
 def test_a_profile_without_any_loss(said, channel):
-    tree = changed(channel().tree(), "profile", with_value("loss", np.nan))
+    tree = channel().tree()
+    changed(tree, "profile", lambda p: p.assign(effective_potential=p["loss"], loss=p["loss"] * np.nan))
     status, lines, _ = said(tree)
     assert status == 0
     assert lines["run", "mean_force", "prediction"].startswith("not determined: profile/s: expected at least 9 points")
@@ -448,3 +454,55 @@ def test_the_twin_of_a_profile_without_numbers(network, tmp_path, capsys, name):
     assert error.startswith(("entropic: error: profile/hessian_trace_transverse: expected", "entropic: error: --twin:"))
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+def test_several_values_of_one_setting_are_not_taken_for_one(said, network):
+    tree = changed(network(**PRECISE).tree(), "mean_force", lambda f: f.assign_attrs(momentum=[0.5, 0.9]))
+    assert said(tree)[1]["network", "mean_force", "prediction"].startswith(
+        "not determined: momentum: expected one value, found "
+    )
+
+
+def test_a_ladder_with_a_position_where_nobody_survived_warns_of_nothing():
+    dataset = made_up()
+    dataset["mean_force"][1] = np.inf
+    dataset["mean_force_predicted_stderr"][2] = 0.0
+    dataset["mean_force"][2] = dataset["mean_force"][2].isel(replica=[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = extrapolate(dataset)
+    assert "s = " in found.attrs["left_out"]
+    assert np.isfinite(found["limit"])
+
+
+@pytest.mark.parametrize(
+    ("noun", "option", "value"),
+    [("noise", "temperature", None), ("dynamics", "step", "small"), ("dynamics", "step", float("nan"))],
+)
+def test_a_configuration_without_a_number_predicts_nothing(said, channel, noun, option, value):
+    tree = channel().tree()
+    config = json.loads(tree.attrs["config"])
+    config[noun][option] = value
+    tree.attrs["config"] = json.dumps(config)
+    assert said(tree)[1]["run", "mean_force", "prediction"] == (
+        f"not determined: config.{noun}.{option}: expected a number to predict from, found {value!r}"
+    )
+
+
+def test_a_noise_without_a_type_predicts_nothing(said, channel):
+    tree = channel().tree()
+    config = json.loads(tree.attrs["config"])
+    tree.attrs["config"] = json.dumps({**config, "noise": {"temperature": 0.1}})
+    assert said(tree)[1]["run", "mean_force", "prediction"] == (
+        "not determined: config.noise: expected a noise that is diagonal in the modes, found None"
+    )
+
+
+def test_infinite_losses_and_positions(said, network):
+    tree = changed(
+        network(**PRECISE).tree(), "profile", lambda p: p.assign(loss=p["loss"].where(p["s"] != 0.5, np.inf))
+    )
+    assert flat(said(tree)[1]) == "not met: the loss on the path is infinite somewhere"
+    tree = network(**PRECISE).tree()
+    tree["relaxation"]["position"][0, 0, 0, 3] = np.inf
+    assert said(tree)[0] == 0
