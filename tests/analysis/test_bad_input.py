@@ -463,15 +463,17 @@ def test_several_values_of_one_setting_are_not_taken_for_one(said, network):
     )
 
 
-def test_a_ladder_with_a_position_where_nobody_survived_warns_of_nothing():
+def test_a_ladder_with_places_where_nobody_survived_or_nothing_varies_warns_of_nothing():
     dataset = made_up()
-    dataset["mean_force"][1] = np.inf
-    dataset["mean_force_predicted_stderr"][2] = 0.0
-    dataset["mean_force"][2] = dataset["mean_force"][2].isel(replica=[0])
+    dataset["diverged"].values[-1] = 1
+    for name in ("mean_force", "mean_force_linear"):  # copies of one replica, of an exact prediction
+        dataset[name].values[:2] = dataset["mean_force_predicted"].values[:2, ..., None, :]
+    dataset["mean_force_control"].values[:2] = 0.0
+    dataset["mean_force_predicted_stderr"].values[:2] = 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = extrapolate(dataset)
-    assert "s = " in found.attrs["left_out"]
+    assert found.attrs["left_out"] == f"s = {float(dataset['s'][-1]):.3g}"
     assert np.isfinite(found["limit"])
 
 
