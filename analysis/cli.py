@@ -289,6 +289,8 @@ def _file(rest: list[str], command: str, kind: type) -> tuple[Path, list[str]]:
 
 
 def _summary(tree: Any) -> str:
+    from entropy_sim import schema
+
     lines = []
     for name in (
         "source",
@@ -310,6 +312,8 @@ def _summary(tree: Any) -> str:
         dataset = node.to_dataset()
         sizes = ", ".join(f"{d} {n}" for d, n in dataset.sizes.items())
         lines.append(f"  {group:18} {', '.join(map(str, dataset.data_vars))} ({sizes})")
+        if tree.attrs.get("source") != "analysis" and schema.group_faults(group, dataset):
+            continue  # no numbers of what is not what it says; the faults are told below
         missing = {str(n): int(v.isnull().sum()) for n, v in dataset.data_vars.items() if v.dtype.kind == "f"}
         if any(missing.values()):
             found = (f"{n} {count} of {dataset[n].size}" for n, count in missing.items() if count)
@@ -330,9 +334,17 @@ def _summary(tree: Any) -> str:
             diverged = int((dataset["diverged"] > 0).sum())
             lines.append(f"  {'':18} diverged: {diverged} of {int(dataset['diverged'].notnull().sum())}")
     if "versions" in tree.attrs:
-        versions = json.loads(tree.attrs["versions"])
-        lines.append(f"  {'versions':18} {', '.join(f'{n} {v}' for n, v in versions.items())}")
+        lines.append(f"  {'versions':18} {_versions(tree.attrs['versions'])}")
     return "\n".join(lines)
+
+
+def _versions(text: Any) -> str:
+    """What is not the JSON of `run_files.versions` is shown as it stands."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError):
+        found = None
+    return ", ".join(f"{n} {v}" for n, v in found.items()) if isinstance(found, dict) else str(text)
 
 
 def _results(dataset: Any) -> list[str]:

@@ -26,10 +26,25 @@ def path_is_flat(run: str, profile: xr.Dataset, path: xr.Dataset | None) -> Row:
     kinds = [str(k) for k in profile["path_kind"].values]
     if "line" not in kinds or len(kinds) < 2:
         return criterion_row(run, "profile", quantity, met=None, statement="needs a path and the straight line")
-    line = path_profile(profile, "line")["loss"].values
-    highest = float(np.max(path_profile(profile)["loss"].values))
+    along, straight = path_profile(profile), path_profile(profile, "line")
+    of_path = profile.isel(path_kind=next(i for i, k in enumerate(kinds) if k != "line"))
+    beyond = [
+        of_path["loss"].values,
+        *([path["loss_between"].values] if path is not None and "loss_between" in path else []),
+    ]
+    if any(np.isinf(values).any() for values in beyond):
+        return criterion_row(
+            run, "profile", quantity, met=False, statement="the loss on the path is infinite somewhere"
+        )
+    for name, one in (("path", along), ("straight line", straight)):
+        if where := _missing(one["s"].values):
+            text = f"no loss {where} of the {name}"
+            return criterion_row(run, "profile", quantity, met=None, statement=text)
+    line = straight["loss"].values
+    highest = float(np.max(along["loss"].values))
     between = "at the measured points"
-    if path is not None and "loss_between" in path:
+    # Nothing lies beyond the last point.
+    if path is not None and "loss_between" in path and not np.isnan(path["loss_between"].values[:-1]).any():
         highest = max(highest, float(np.nanmax(path["loss_between"].values)))
         between = "sampled between the points too"
     barrier = float(line.max() - 0.5 * (line[0] + line[-1]))
@@ -48,6 +63,13 @@ def path_is_flat(run: str, profile: xr.Dataset, path: xr.Dataset | None) -> Row:
     )
 
 
+def _missing(s: np.ndarray) -> str:
+    """Where a path has no points without which nothing can be said of its middle and its ends, if anywhere."""
+    if not ((s > 0.25) & (s < 0.75)).any():
+        return "in the middle"
+    return "" if s[0] < 0.1 and s[-1] > 0.9 else "at an end"
+
+
 def curvature_rises(run: str, profile: xr.Dataset) -> Row:
     """Tr H |theta|^2, which a mere change of the norm leaves alone, at the middle over the mean of the ends."""
     quantity = f"Tr H ‖θ‖², middle / ends ≥ {CURVATURE_RISE:g}"
@@ -57,11 +79,14 @@ def curvature_rises(run: str, profile: xr.Dataset) -> Row:
     square = p["parameter_norm"].values ** 2
     value = p["hessian_trace"].values * square
     stderr = p["hessian_trace_stderr"].values * square if "hessian_trace_stderr" in p else np.zeros_like(value)
+    if where := _missing(p["s"].values):
+        return criterion_row(run, "profile", quantity, met=None, statement=f"no point {where} of the path")
     middle = int(np.argmin(np.abs(p["s"].values - 0.5)))
     ends, ends_stderr = 0.5 * (value[0] + value[-1]), 0.5 * np.hypot(stderr[0], stderr[-1])
-    if not 0.25 < p["s"].values[middle] < 0.75:
-        return criterion_row(run, "profile", quantity, met=None, statement="no point in the middle of the path")
-    if not (np.isfinite(value[middle]) and ends > 0):
+    if not np.isfinite([value[middle], ends]).all():
+        text = "the trace or the norm is not known at the ends or in the middle"
+        return criterion_row(run, "profile", quantity, met=None, statement=text)
+    if not ends > 0:
         return criterion_row(run, "profile", quantity, met=None, statement="the trace at the ends is not positive")
     rise = value[middle] / ends
     rise_stderr = abs(rise) * np.hypot(stderr[middle] / value[middle], ends_stderr / ends)

@@ -104,6 +104,7 @@ def ratios(dataset: xr.Dataset, choices: Extrapolation = Extrapolation()) -> xr.
     if choices.estimator == "reduced":
         force = force - averaged("mean_force_linear") + averaged("mean_force_predicted")
     ratio = (force / expected.where(expected != 0)).reset_coords(drop=True)
+    ratio = ratio.where(np.isfinite(ratio))
     noise = noise_strength(dataset)
     rungs = [d for d in RUNGS if d in ratio.dims]
     if not rungs:
@@ -231,9 +232,12 @@ def _result(
     stderr *= birge
     half = float(statistics.student_quantile(LEVEL, freedom)) * stderr
     p = float(special.chdtrc(fits.degrees_of_freedom, fits.chi_squared)) if fits.degrees_of_freedom else np.nan
-    count = np.isfinite(values).sum(-1)
+    known = np.isfinite(values)
+    count = known.sum(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean, error = np.nanmean(values, -1), np.nanstd(values, -1, ddof=1) / np.sqrt(count)
+        mean = np.where(known, values, 0.0).sum(-1) / count
+        square = np.where(known, values - mean[..., None], 0.0) ** 2
+        error = np.sqrt(square.sum(-1) / (count - 1) / count)
     s = data["s"].values[sharp]
     one, along = "1", ("rung", "s")
     variables = {
@@ -287,7 +291,10 @@ def _smoothed(data: xr.Dataset, fits: _Fits, sharp: NDArray[np.bool_]) -> Array:
     """Weights from errors that are averaged with those of the neighbouring positions."""
     variance = np.where(np.isfinite(fits.stderr), fits.stderr**2, np.nan)
     padded = np.pad(variance, 1, constant_values=np.nan)
-    return 1 / np.nanmean([padded[:-2], padded[1:-1], padded[2:]], axis=0)
+    near = np.array([padded[:-2], padded[1:-1], padded[2:]])
+    known = np.isfinite(near)
+    with np.errstate(invalid="ignore", divide="ignore"):  # where no weight is needed
+        return known.sum(0) / np.where(known, near, 0.0).sum(0)
 
 
 def _spread(weights: Array, good: NDArray[np.bool_]) -> Array:

@@ -249,7 +249,8 @@ def _inputs(p: xr.Dataset, noise_factor: float) -> tuple[dict[str, Array], dict[
 
     def take(key: str, names: tuple[str, ...], factor: float = 1.0) -> None:
         for name in names:
-            if name in p and np.isfinite(p[name].values).all():
+            # An error that is stated but not known is not 0: such a variable is of no use.
+            if name in p and all(np.isfinite(p[n].values).all() for n in (name, f"{name}_stderr") if n in p):
                 dims = ("s", *(d for d in p[name].dims if d != "s"))
                 values[key] = factor * p[name].transpose(*dims).values.astype(float)
                 if f"{name}_stderr" in p:
@@ -263,7 +264,9 @@ def _inputs(p: xr.Dataset, noise_factor: float) -> tuple[dict[str, Array], dict[
     take("mode_noise", ("noise_eigenvalue",), noise_factor)
     for key in ("trace", "noise_trace"):
         if key not in values:
-            raise UserError(f"profile: expected a finite {key} at every point of the path, found missing values")
+            raise UserError(
+                f"profile: expected a finite {key}, with its error, at every point of the path, found missing values"
+            )
     if "modes" in values:
         keep = (values["modes"] > 0).all(axis=0)
         for store in (values, errors):

@@ -86,6 +86,11 @@ def _check(tree: xr.DataTree, path: Path) -> None:
             "(measure again, or read it with the package that wrote it)"
         )
     schema.validate(tree, str(path))
+    for group, node in tree.children.items() if tree.attrs["source"] != "analysis" else ():
+        indexes = node.to_dataset().indexes
+        for name in ("start", *schema.GROUPS[group].extra_dims):
+            if name in indexes and not indexes[name].is_unique:
+                raise UserError(f"{path}: {group}/{name}: expected different values, found some of them twice")
     relaxed = tree["relaxation"].to_dataset() if "relaxation" in tree.children else xr.Dataset()
     if "time" in relaxed and not bool((relaxed["time"].diff("time") > 0).all()):
         raise UserError(f"{path}: relaxation/time: expected rising times, found others")

@@ -17,6 +17,14 @@ from entropy_sim.errors import UserError, require
 
 #: Points of a profile below which nothing tells what the splines between them are wrong by.
 FEWEST = 9
+#: What predictions read from the configuration of a noise or a dynamics.
+_NUMBERS = {
+    "Thermal": ("temperature",),
+    "CurvaturePower": ("temperature", "exponent", "along_path"),
+    "CurvatureCovariance": ("scale", "exponent", "along_path"),
+    "SGD": ("learning_rate", "momentum"),
+    "Overdamped": ("step",),
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Setting:
     @property
     def temperature(self) -> float | None:
         """T of thermal noise, None for other noise."""
-        return float(self.noise["temperature"]) if self.noise["type"] == "Thermal" else None
+        return float(self.noise["temperature"]) if self.noise.get("type") == "Thermal" else None
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,11 @@ def read(tree: xr.DataTree, measurement: str) -> tuple[Setting, Profile, float]:
     if not (plain or kind == "Overdamped"):
         found = f"{kind} with nesterov or weight_decay" if kind == "SGD" else kind
         raise UserError(f"config.dynamics: expected Overdamped or heavy-ball SGD to predict from, found {found}")
+    for name, told in (("noise", noise), ("dynamics", dynamics)):
+        for number in _NUMBERS.get(str(told.get("type")), ()):
+            found = told.get(number)
+            known = isinstance(found, (int, float)) and np.isfinite(found)
+            require(known, f"config.{name}.{number}", "a number to predict from", found)
     setting = Setting(noise, dynamics)
     return setting, _profile(path_profile(dataset), setting), length
 
@@ -111,7 +124,7 @@ def _profile(p: xr.Dataset, setting: Setting) -> Profile:
 
 def _noise(p: xr.Dataset, setting: Setting, k: Array) -> tuple[Array, Array | None]:
     """D_i or C_i across the path, and the diffusion D_y along it (for SGD eta C_y / (2(1−beta)))."""
-    noise, kind = setting.noise, setting.noise["type"]
+    noise, kind = setting.noise, setting.noise.get("type")
     ones = np.ones(len(k))
     along: Array | None
     if kind == "Thermal":

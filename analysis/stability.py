@@ -49,6 +49,7 @@ def edge_of_stability(tree: xr.DataTree) -> xr.Dataset:
         found.append((rate * k[:, 0], net, error, dataset["s"].values, np.full(len(at), rate)))
     columns = np.concatenate([np.array(rows) for rows in found], axis=1)
     columns = columns[:, np.isfinite(columns[1])]
+    require(columns.size > 0, "mean_force", "a force somewhere", "none (all diverged, or without a value)")
     columns = columns[:, np.argsort(columns[0], kind="stable")]
     limit = 2 * (1 + momentum)
     fine = np.linspace(0.0, min(1.05 * columns[0].max(), 0.995 * limit), 400)

@@ -12,9 +12,12 @@ import xarray as xr
 
 from analysis.runs import over_runs
 from analysis.uncertainty import Array, Estimate
-from entropy_sim.errors import UserError
+from entropy_sim.errors import UserError, require
 from entropy_sim.schema import GROUPS
 from entropy_sim.statistics import cumulative_integral
+
+#: Of a value, what rounding alone may make replicas differ by that are the same.
+_ROUNDING = 1e-12
 
 
 def measurement(tree: xr.DataTree, name: str) -> xr.Dataset | None:
@@ -45,13 +48,12 @@ def the_measurement(tree: xr.DataTree, name: str) -> xr.Dataset:
 def setting(name: str, dataset: xr.Dataset | None, attrs: Mapping[Any, Any]) -> float | None:
     """A number such as `learning_rate`: from the measurement's coordinates or attributes, the run's attributes, or, if
     it stands there with one value only, from anywhere in the `config` JSON; None if it is not told."""
-    if dataset is not None:
-        if name in dataset.coords and dataset[name].size == 1:
-            return float(dataset[name].item())
-        if name in dataset.attrs:
-            return float(dataset.attrs[name])
-    if name in attrs:
-        return float(attrs[name])
+    if dataset is not None and name in dataset.coords and dataset[name].size == 1:
+        return float(dataset[name].item())
+    for told in (dataset.attrs if dataset is not None else {}, attrs):
+        if name in told:
+            require(np.size(told[name]) == 1, name, "one value", told[name])
+            return float(np.ravel(told[name])[0])
     found = {float(v) for k, v in walk(configuration(attrs)) if k == name and isinstance(v, (int, float))}
     return found.pop() if len(found) == 1 else None
 
@@ -79,13 +81,12 @@ def arc_length(tree: xr.DataTree) -> float | None:
     """Length of the path in units of the parameters, None if the run does not tell."""
     if "path" in tree.children and "arc_length" in tree["path"].data_vars:
         found = over_runs("path", tree["path"].to_dataset())
-        y, s = found["arc_length"].values, found["s"].values
-        if np.ptp(s) > 0:  # the points of a path need not reach its ends
-            return float((np.nanmax(y) - np.nanmin(y)) / np.ptp(s))
-    for name in tree.children:
-        if "arc_length" in tree[name].attrs:
-            return float(tree[name].attrs["arc_length"])
-    return None
+        known = np.isfinite(found["arc_length"].values)
+        y, s = found["arc_length"].values[known], found["s"].values[known]
+        if known.any() and np.ptp(s) > 0 and np.ptp(y) > 0:  # the points of a path need not reach its ends
+            return float(np.ptp(y) / np.ptp(s))
+    lengths = [float(tree[name].attrs["arc_length"]) for name in tree.children if "arc_length" in tree[name].attrs]
+    return next((length for length in lengths if np.isfinite(length) and length > 0), None)
 
 
 # --- mean force -----------------------------------------------------------------------------------------------------
@@ -109,6 +110,7 @@ def mean_force(dataset: xr.Dataset) -> xr.Dataset:
     net, net_stderr = value, stderr
     if "mean_force_control" in dataset:
         control = dataset["mean_force_control"].transpose("s", "control_replica", "time_window")
+        control = control.where(np.isfinite(control))
         control_value, control_stderr, _ = _average(
             control, dataset.get("mean_force_control_stderr"), "control_replica"
         )
@@ -136,6 +138,7 @@ def _average(force: xr.DataArray, stated: xr.DataArray | None, replica: str) -> 
     several = count > 1
     if several.any():
         between[several] = (per_replica.std(replica, ddof=1, skipna=True).values / np.sqrt(count))[several]
+        between = np.where(between < _ROUNDING * np.abs(value), 0.0, between)
     if stated is None:
         return value, between, np.nan
     spread_over = [d for d in stated.dims if d != "s"]
@@ -211,19 +214,21 @@ def relaxation(dataset: xr.Dataset) -> xr.Dataset:
         position = position.expand_dims(control=[0])
     if "control" not in diverged.dims:
         diverged = diverged.expand_dims(control=position["control"].values)
-    position = position.where(diverged == 0).transpose("control", "start", "replica", "time")
+    position = position.where((diverged == 0) & np.isfinite(position)).transpose("control", "start", "replica", "time")
     count = position.notnull().sum("replica")
     mean = position.mean("replica", skipna=True)
     stderr = (position.std("replica", skipna=True, ddof=1) / np.sqrt(count)).where(count > 1)
     exact = (count == 1) & (position["control"] == 1)
-    stderr = stderr.where(~exact, 0.0)
+    stderr = stderr.where(~(exact | (stderr < _ROUNDING * abs(mean))), 0.0)
     start = dataset["start"]
     towards = xr.where(start < 0.45, -1.0, xr.where(start > 0.55, 1.0, np.nan))
     moved = position.isel(time=-1) - start
     moved_count = moved.notnull().sum("replica")
     displacement = towards * moved.mean("replica", skipna=True)
     displacement_stderr = (moved.std("replica", skipna=True, ddof=1) / np.sqrt(moved_count)).where(moved_count > 1)
-    displacement_stderr = displacement_stderr.where(~((moved_count == 1) & (position["control"] == 1)), 0.0)
+    exact = (moved_count == 1) & (position["control"] == 1)
+    exact |= displacement_stderr < _ROUNDING * abs(mean.isel(time=-1))
+    displacement_stderr = displacement_stderr.where(~exact, 0.0)
     own_side = xr.where(towards < 0, position.isel(time=-1) < 0.5, position.isel(time=-1) > 0.5)
     result = xr.Dataset(
         {

@@ -110,7 +110,7 @@ def _from_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
         classes = {
             getattr(m, "__name__", ""): m for m in (typing.get_args(m)[0] if typing.get_args(m) else m for m in members)
         }
-        if value["type"] not in classes:
+        if not isinstance(value["type"], str) or value["type"] not in classes:
             known = ", ".join(n for n in classes if n != "NoneType")
             raise UserError(f"{where}: expected one of {known}, found {value['type']!r}")
         return _from_dataclass(classes[value["type"]], value, where)
@@ -158,10 +158,13 @@ def config_from_file(kind: Any, path: Path) -> Any:
         raise UserError(f"--config: expected JSON in {path}, found {error}") from error
     if isinstance(value, dict) and value.get("type") == "MergedRun":
         name = getattr(kind, "__name__", "")
-        found = [str(v.get("type")) for v in value["measurements"]]
+        each = value.get("measurements")
+        if not (isinstance(each, list) and all(isinstance(v, dict) for v in each)):
+            raise UserError(f"--config: expected a list of measurements in {path}, found {each!r}")
+        found = [str(v.get("type")) for v in each]
         if name not in found:
             raise UserError(f"--config: expected a configuration of {name} in {path}, found {', '.join(found)}")
-        value = value["measurements"][found.index(name)]
+        value = each[found.index(name)]
     return from_jsonable(kind, value, "--config")
 
 

@@ -32,6 +32,16 @@ ROOT_ATTRIBUTES = (
     "device",
 )
 SOURCES = ("entropy_sim", "nn_experiments", "analysis")
+#: Coordinates that are names; all others, and all variables, are numbers.
+_NAMES = ("path_kind", "optimizer", "architecture")
+_NEVER_EMPTY = ("s", "start", "time", "time_window", "replica", "control")
+#: Attributes of the root or a group that are numbers, or one number for each value of a scan, where they are present.
+_NUMBERS = (
+    *("arc_length", "autocorrelation_time", "batch_size", "burn_in", "burn_in_relaxation_times", "censored"),
+    *("effective_bins", "effective_sample_size", "gaussian_width", "group_size", "highest_loss_per_cycle"),
+    *("learning_rate", "minima_distance", "momentum", "outside", "parameters", "pivots_per_cycle", "samples"),
+    *("time_step", "timescale_ratio", "training_samples"),
+)
 
 
 class SchemaError(UserError):
@@ -372,13 +382,48 @@ def group_faults(group: str, dataset: xr.Dataset) -> list[str]:
             faults.append(f"{group}/{name}: expected units {spec.units!r}, found {found_units!r}")
         if not variable.attrs.get("long_name"):
             faults.append(f"{group}/{name}: long_name missing")
+        if (fault := _values_fault(group, name, variable)) is not None:
+            faults.append(fault)
+    faults += [f"{group}: expected at least one {d}, found none" for d in _NEVER_EMPTY if dataset.sizes.get(d) == 0]
+    faults += _attribute_faults(f"{group}: ", dataset.attrs)
     if "s" in dataset.variables and dataset["s"].ndim == 1 and np.issubdtype(dataset["s"].dtype, np.number):
         s = dataset["s"].values
-        if s.size and not (np.all(np.isfinite(s)) and s.min() >= -1e-9 and s.max() <= 1 + 1e-9):
+        if s.size and np.all(np.isfinite(s)) and not (s.min() >= -1e-9 and s.max() <= 1 + 1e-9):
             faults.append(f"{group}/s: expected values in 0…1, found {s.min():g}…{s.max():g}")
         elif np.any(np.diff(s) <= 0):
             faults.append(f"{group}/s: expected increasing values")
     return faults
+
+
+def _values_fault(group: str, name: str, variable: xr.Variable) -> str | None:
+    """What is no number, a coordinate without a value, and an error below 0: nothing can be computed from them."""
+    if name in _NAMES:
+        return None
+    if variable.dtype.kind not in "fiub":
+        found = "text" if variable.dtype.kind in "OSUT" else str(variable.dtype)
+        return f"{group}/{name}: expected numbers, found {found}"
+    if name in GROUPS[group].coordinates:
+        values = variable.values
+        if not np.all(np.isfinite(values)):
+            return f"{group}/{name}: expected finite values, found {values[~np.isfinite(values)].flat[0]:g}"
+        if name == "control" and (len(set(values.flat)) < values.size or not {0} <= set(values.flat) <= {0, 1}):
+            return f"{group}/control: expected 0 (noise on), or 0 and 1 (noise off), found {_listed(values)}"
+    if name.endswith("_stderr") and bool((variable < 0).any()):
+        return f"{group}/{name}: expected values of at least 0, found {float(variable.min()):g}"
+    return None
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(f"{v:g}" for v in np.ravel(values))
+
+
+def _attribute_faults(where: str, attrs: Mapping[Any, Any]) -> list[str]:
+    found = {name: attrs[name] for name in _NUMBERS if name in attrs}
+    return [
+        f"{where}attribute {name}: expected a number, found {value!r}"
+        for name, value in found.items()
+        if np.asarray(value).dtype.kind not in "fiub"
+    ]
 
 
 def faults(tree: xr.DataTree) -> list[str]:
@@ -390,6 +435,7 @@ def faults(tree: xr.DataTree) -> list[str]:
     version = tree.attrs.get("schema_version")
     if version is not None and str(version) != SCHEMA_VERSION:
         found.append(f"attribute schema_version: expected {SCHEMA_VERSION!r}, found {str(version)!r}")
+    found += _attribute_faults("", tree.attrs)
     # Comparisons have groups of their own (see analysis.compare); their layout is not part of this contract.
     if source != "analysis":
         for name, node in tree.children.items():

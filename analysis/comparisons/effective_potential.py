@@ -50,7 +50,9 @@ def against_theory(
     exact = None
     if profile is not None and "effective_potential" in profile:
         known = predict.path_profile(profile)
-        exact = predict.spline_matrix(known["s"].values, s) @ known["effective_potential"].values
+        energy = known["effective_potential"].values
+        if known.sizes["s"] > 1 and np.isfinite(energy).all():
+            exact = predict.spline_matrix(known["s"].values, s) @ energy
     rule = _spline_rule(y)
     statistical = Estimate.independent(one[quantity].values, one[f"{quantity}_stderr"].values).transform(rule)
     ruled: Estimate | None = None  # the exact force at these points by the same rule
@@ -85,6 +87,10 @@ def against_theory(
     rows = [_barrier_row(label, result, potential, s, exact, None if ruled is None else statistical.minus(ruled))]
     if not (one[f"{quantity}_stderr"].values > 0).any():
         words = "; the error is the quadrature's alone: the forces state none"
+        rows = [replace(rows[0], statement=rows[0].statement + words)]
+    first, last = np.flatnonzero(keep)[[0, -1]]
+    if gaps := int((~keep[first:last]).sum()):
+        words = f"; across {gaps} point{'s' if gaps > 1 else ''} without a force"
         rows = [replace(rows[0], statement=rows[0].statement + words)]
     return result, rows
 

@@ -242,13 +242,21 @@ class Tabulated(Landscape):
             return np.asarray(profile[name].transpose("s", ...).values, dtype=np.float64)
 
         top = along("hessian_eigenvalue")
-        top = top[:, np.isfinite(top).all(axis=0)]
+        known = np.isfinite(top).all(axis=0)
+        top = top[:, known]
         zero = np.zeros(len(top))
         has_noise = "noise_eigenvalue" in profile and "noise_trace_transverse" in profile
-        noise = np.maximum(along("noise_eigenvalue")[:, : top.shape[1]], 0.0) if has_noise else np.zeros_like(top)
+        noise = np.maximum(along("noise_eigenvalue")[:, known], 0.0) if has_noise else np.zeros_like(top)
         transverse = along("noise_trace_transverse") if has_noise else zero
         tangential = along("noise_trace") - transverse if has_noise and "noise_trace" in profile else zero
-        rest = along("hessian_trace_transverse") - top.sum(axis=1)
+        trace = along("hessian_trace_transverse")
+        require(
+            bool(np.isfinite(trace).all()),
+            "profile/hessian_trace_transverse",
+            "finite values",
+            float(trace[~np.isfinite(trace)].min(initial=np.inf)),
+        )
+        rest = trace - top.sum(axis=1)
         if bulk_modes is None:
             bulk_modes = _fewest_bulk_modes(rest, top)
         share = max(bulk_modes, 1)

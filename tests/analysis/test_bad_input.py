@@ -298,3 +298,213 @@ def test_damaged_files_are_one_line(said, channel, tmp_path):
         status, _, error = said(tree)
         assert status == 2
         assert message in error
+
+
+def with_value(name, value):
+    """A change of a dataset: all values of a variable, coordinates too, replaced by one."""
+
+    def change(d):
+        new = (d[name].dims, np.full(d[name].shape, value, dtype=object if isinstance(value, str) else float))
+        return d.assign({name: (*new, d[name].attrs)})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("group", "change", "message"),
+    [
+        ("mean_force", with_value("mean_force", "much"), "mean_force/mean_force: expected numbers, found text"),
+        ("mean_force", with_value("time_window", np.nan), "mean_force/time_window: expected finite values, found nan"),
+        ("mean_force", with_value("s", np.nan), "mean_force/s: expected finite values, found nan"),
+        (
+            "mean_force",
+            with_value("mean_force_stderr", -0.5),
+            "mean_force/mean_force_stderr: expected values of at least 0, found -0.5",
+        ),
+        ("mean_force", lambda f: f.isel(s=[]), "mean_force: expected at least one s, found none"),
+        ("relaxation", lambda r: r.isel(time=[]), "relaxation: expected at least one time, found none"),
+        (
+            "relaxation",
+            lambda r: r.assign_coords(control=("control", [1, 2], r["control"].attrs)),
+            "relaxation/control: expected 0 (noise on), or 0 and 1 (noise off), found 1, 2",
+        ),
+        (
+            "relaxation",
+            with_value("start", 0.5),
+            "relaxation/start: expected different values, found some of them twice",
+        ),
+        (
+            "mean_force",
+            lambda f: f.assign_attrs(learning_rate="fast"),
+            "mean_force: attribute learning_rate: expected a number, found 'fast'",
+        ),
+        (
+            "path",
+            lambda p: p.assign_attrs(highest_loss_per_cycle="low"),
+            "path: attribute highest_loss_per_cycle: expected a number, found 'low'",
+        ),
+    ],
+)
+def test_what_no_number_can_be_computed_from_is_named(said, network, group, change, message):
+    tree = changed(network(**PRECISE).tree(), group, change)
+    status, _, error = said(tree)
+    assert status == 2
+    assert message in error
+
+
+@pytest.mark.parametrize("length", [np.nan, 0.0, np.inf])
+def test_a_path_of_no_length_predicts_nothing(said, network, length):
+    tree = changed(network(**PRECISE).tree(), "path", with_value("arc_length", length))
+    for node in tree.children.values():
+        node.attrs.pop("arc_length", None)
+    status, lines, _ = said(tree)
+    assert status == 0
+    assert lines["network", "mean_force", "prediction"] == "not determined: no prediction without arc_length"
+
+
+def flat(lines):
+    return next(v for k, v in lines.items() if k[2].startswith("path's highest loss"))
+
+
+def test_a_flat_path_needs_its_ends_its_middle_and_what_lies_between(said, network):
+    """The ends alone, or a line without its top, would make a barrier of nothing."""
+    tree = network(**PRECISE).tree()
+    for group in ("profile", "path"):
+        changed(tree, group, lambda d: d.isel(s=[0, -1]))
+    assert flat(said(tree)[1]) == "not determined: no loss in the middle of the path"
+    for at, where in ((slice(None, 3), "at an end"), (slice(3, -3), "in the middle")):
+        tree = network(**PRECISE).tree()
+        changed(tree, "profile", lambda p, at=at: p.assign(loss=p["loss"].where(~p["s"].isin(p["s"][at]))))
+        lines = said(tree)[1]
+        assert flat(lines) == f"not determined: no loss {where} of the path"
+        rise = next(v for k, v in lines.items() if k[2].startswith("Tr H"))
+        assert rise == f"not determined: no point {where} of the path"
+    tree = network(**PRECISE).tree()
+    changed(tree, "path", with_value("loss_between", np.nan))
+    assert "(at the measured points)" in flat(said(tree)[1])
+    tree = network(**PRECISE).tree()
+    changed(tree, "profile", lambda p: p.assign(parameter_norm=p["parameter_norm"] * np.inf))
+    rise = next(v for k, v in said(tree)[1].items() if k[2].startswith("Tr H"))
+    assert rise == "not determined: the trace or the norm is not known at the ends or in the middle"
+
+
+def test_an_error_that_is_stated_but_unknown_is_not_none(said, network):
+    """NaN for an error must not make a formula exact, and so reject it."""
+    tree = changed(network(**PRECISE).tree(), "profile", with_value("hessian_trace_slope_stderr", np.nan))
+    assert said(tree)[1]["network", "mean_force", "curvature-proportional"] == (
+        "not determined: hessian_trace_slope was not measured"
+    )
+    tree = network(**PRECISE).tree()
+    for name in ("noise_trace", "noise_trace_transverse"):
+        if f"{name}_stderr" in tree["profile"]:
+            changed(tree, "profile", with_value(f"{name}_stderr", np.nan))
+    assert said(tree)[1]["network", "mean_force", "prediction"] == (
+        "not determined: profile: expected a finite noise_trace, with its error, at every point of the path, "
+        "found missing values"
+    )
+
+
+def test_replicas_that_are_copies_of_one_another_have_no_spread(channel):
+    """Their scatter is rounding's, by which nothing may be divided: z was 7×10¹⁵."""
+    copies = channel().relaxation().isel(replica=[0] * 7)
+    found = summaries.relaxation(copies)
+    assert (found["position_stderr"].values == 0).all()
+    assert (found["displacement_stderr"].values == 0).all()
+    assert copies["position"].std("replica").max() > 0
+
+
+def test_a_barrier_says_what_it_was_integrated_across_and_knows_no_unknown_exact_height(said, channel):
+    tree = channel().tree()
+    middle = tree["mean_force"].sizes["s"] // 2
+    changed(tree, "mean_force", lambda f: f.assign(mean_force=f["mean_force"].drop_isel(s=[middle]).reindex(s=f["s"])))
+    potential = xr.full_like(tree["profile"]["loss"], np.nan)
+    changed(tree, "profile", lambda p: p.assign(effective_potential=potential))
+    barrier = said(tree)[1]["run", "effective_potential", "entropic barrier"]
+    assert barrier.endswith("; across 1 point without a force")
+    assert "unknown" not in barrier
+
+
+def test_a_profile_without_any_loss(said, channel):
+    tree = channel().tree()
+    changed(tree, "profile", lambda p: p.assign(effective_potential=p["loss"], loss=p["loss"] * np.nan))
+    status, lines, _ = said(tree)
+    assert status == 0
+    assert lines["run", "mean_force", "prediction"].startswith("not determined: profile/s: expected at least 9 points")
+
+
+@pytest.mark.parametrize("versions", [7.5, "no JSON {", "[1, 2]"])
+def test_info_of_what_is_no_valid_run_is_one_line_too(channel, tmp_path, capsys, versions):
+    tree = changed(channel().tree(), "relaxation", with_value("diverged", "often"))
+    tree.attrs["versions"] = versions
+    path = write_tree(tree, tmp_path / "run.nc", check=False)
+    assert cli.main(["info", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert "relaxation/diverged: expected numbers, found text" in captured.out
+    assert f"versions           {versions}" in captured.out
+    assert captured.err == f"entropic: error: {path}: 1 fault against the schema\n"
+
+
+@pytest.mark.parametrize("name", ["hessian_trace_transverse", "loss"])
+def test_the_twin_of_a_profile_without_numbers(network, tmp_path, capsys, name):
+    tree = changed(network(**PRECISE).tree(), "profile", with_value(name, np.nan))
+    path = write_tree(tree, tmp_path / "run.nc")
+    out = tmp_path / "twin.nc"
+    assert cli.main(["simulate", "mean-force", "--twin", str(path), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(("entropic: error: profile/hessian_trace_transverse: expected", "entropic: error: --twin:"))
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_several_values_of_one_setting_are_not_taken_for_one(said, network):
+    tree = changed(network(**PRECISE).tree(), "mean_force", lambda f: f.assign_attrs(momentum=[0.5, 0.9]))
+    assert said(tree)[1]["network", "mean_force", "prediction"].startswith(
+        "not determined: momentum: expected one value, found "
+    )
+
+
+def test_a_ladder_with_places_where_nobody_survived_or_nothing_varies_warns_of_nothing():
+    dataset = made_up()
+    dataset["diverged"].values[-1] = 1
+    for name in ("mean_force", "mean_force_linear"):  # copies of one replica, of an exact prediction
+        dataset[name].values[:2] = dataset["mean_force_predicted"].values[:2, ..., None, :]
+    dataset["mean_force_control"].values[:2] = 0.0
+    dataset["mean_force_predicted_stderr"].values[:2] = 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = extrapolate(dataset)
+    assert found.attrs["left_out"] == f"s = {float(dataset['s'][-1]):.3g}"
+    assert np.isfinite(found["limit"])
+
+
+@pytest.mark.parametrize(
+    ("noun", "option", "value"),
+    [("noise", "temperature", None), ("dynamics", "step", "small"), ("dynamics", "step", float("nan"))],
+)
+def test_a_configuration_without_a_number_predicts_nothing(said, channel, noun, option, value):
+    tree = channel().tree()
+    config = json.loads(tree.attrs["config"])
+    config[noun][option] = value
+    tree.attrs["config"] = json.dumps(config)
+    assert said(tree)[1]["run", "mean_force", "prediction"] == (
+        f"not determined: config.{noun}.{option}: expected a number to predict from, found {value!r}"
+    )
+
+
+def test_a_noise_without_a_type_predicts_nothing(said, channel):
+    tree = channel().tree()
+    config = json.loads(tree.attrs["config"])
+    tree.attrs["config"] = json.dumps({**config, "noise": {"temperature": 0.1}})
+    assert said(tree)[1]["run", "mean_force", "prediction"] == (
+        "not determined: config.noise: expected a noise that is diagonal in the modes, found None"
+    )
+
+
+def test_infinite_losses_and_positions(said, network):
+    tree = changed(
+        network(**PRECISE).tree(), "profile", lambda p: p.assign(loss=p["loss"].where(p["s"] != 0.5, np.inf))
+    )
+    assert flat(said(tree)[1]) == "not met: the loss on the path is infinite somewhere"
+    tree = network(**PRECISE).tree()
+    tree["relaxation"]["position"][0, 0, 0, 3] = np.inf
+    assert said(tree)[0] == 0

@@ -51,6 +51,13 @@ def test_it_is_drawn_from_a_file_and_other_runs_are_refused(tmp_path):
         edge_of_stability(BarrierHeights(Channel(), Thermal(), points=3, walkers=4, scan=Scan()).run())
 
 
+def test_where_all_diverged_there_is_no_edge():
+    run = scanned()
+    run["mean_force"] = run["mean_force"].to_dataset().map(lambda v: v if v.name != "diverged" else v * 0 + 1)
+    with pytest.raises(UserError, match="mean_force: expected a force somewhere, found 'none"):
+        edge_of_stability(run)
+
+
 def test_a_comparison_says_whether_the_divergence_is_the_exact_one(tmp_path):
     """On the command line, with its figure and report; a noise 5 % too small is rejected by more than 5 errors."""
     run = scanned(0.5)

@@ -174,3 +174,18 @@ def test_a_damaged_output_does_not_count_as_done(tmp_path):
 def test_a_directory_is_no_output_file(tmp_path):
     with pytest.raises(UserError, match="--out: expected a file, found the directory"):
         run_files.output_state(tmp_path, Setup(), overwrite=True)
+
+
+@pytest.mark.parametrize("kind", [{}, [], None, 3])
+def test_a_type_that_is_no_name_is_refused(kind):
+    """JSON that a person edited: an unhashable type ended in a traceback."""
+    with pytest.raises(UserError, match=r"config\.shape: expected one of .*, found"):
+        run_files.from_jsonable(Setup, {"type": "Setup", "shape": {"type": kind}})
+
+
+@pytest.mark.parametrize("measurements", [None, "all", [3]])
+def test_a_merged_configuration_without_measurements_is_refused(tmp_path, measurements):
+    path = tmp_path / "merged.json"
+    path.write_text(json.dumps({"type": "MergedRun", "measurements": measurements}))
+    with pytest.raises(UserError, match="--config: expected a list of measurements in .*, found"):
+        run_files.config_from_file(Setup, path)

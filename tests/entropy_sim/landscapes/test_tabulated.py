@@ -153,6 +153,16 @@ def test_the_twin_of_a_profile_has_its_trace_noise_and_loss():
     np.testing.assert_allclose(twin.path_energy(s), 0.01 + 0.002 * np.cos(6 * s), atol=1e-12)
 
 
+def test_a_mode_that_is_not_known_everywhere_leaves_the_others_their_own_noise():
+    tree, s, top, _, noise = network_dataset()
+    profile = tree["profile"].to_dataset()
+    profile["hessian_eigenvalue"][:, 3, 0] = np.nan
+    tree["profile"] = profile
+    twin = Tabulated.from_profile(tree, bulk_modes=5)
+    np.testing.assert_allclose(twin.noise_variance_at(s)[:, 1:3], noise[:, 1:], rtol=1e-10)
+    np.testing.assert_allclose(twin.curvature(s)[:, 0], top[:, 1], rtol=1e-10)
+
+
 def positive_profile(softest):
     """A network's profile whose third eigenvalue is `softest` (n,), and the rest of its trace."""
     tree, s, top, trace, _ = network_dataset()
