@@ -10,12 +10,13 @@ import xarray as xr
 
 from analysis.agreement import Row, criterion_row, number, plus_minus
 from analysis.predict import path_profile
-from analysis.uncertainty import SIGMAS
-from entropy_sim.statistics import gaussian_significance
+from analysis.uncertainty import SIGMAS, Estimate, agreement, chi2_verdict
+from entropy_sim.statistics import gaussian_significance, student_quantile
 
 LOSS_FRACTION = 0.05  # the path's highest loss, of the straight line's barrier
 CURVATURE_RISE = 3.0  # Tr H |theta|^2 in the middle over the ends
 CONTROL_FRACTION = 0.25  # displacement of the noise-free control, of that with noise
+LEVEL = 0.6827  # of confidence intervals: one standard error
 
 
 def path_is_flat(run: str, profile: xr.Dataset, path: xr.Dataset | None) -> Row:
@@ -224,33 +225,54 @@ def _control_stays(run: str, relaxed: xr.Dataset) -> Row:
 def heating_identity(run: str, dataset: xr.Dataset) -> Row | None:
     """``2<(theta−gamma)·Q grad L> = eta <|Q g_B|^2>``, exact for any anharmonicity once the run is stationary.
 
-    A failure means that the fluctuations have not equilibrated (or still drift). The error is the scatter of left over
-    right between positions and replicas. None where the run did not record it."""
+    Left over right, mean over positions. The error is the spread of the replicas at each position, which are
+    independent whatever the correlation in time: positions that differ are no error of their mean. z and the χ² of all
+    positions against 1 are the Gaussian equivalents of Student's t (Welch, Biometrika 34 (1947) 28); the identity holds
+    where neither rejects it. With one replica the scatter between positions is the error, as it is if the identity
+    holds. A failure means that the fluctuations have not equilibrated (or still drift). None where the run did not
+    record it."""
     if "heating_left" not in dataset or "heating_right" not in dataset:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (dataset["heating_left"] / dataset["heating_right"]).values.ravel()
-    found = found[np.isfinite(found)]
+        found = (dataset["heating_left"] / dataset["heating_right"]).transpose("s", "replica").values
+    places = [row[np.isfinite(row)] for row in found]
+    places = [row for row in places if row.size > 1] or [found[np.isfinite(found)]]
     quantity = "stationarity: 2⟨(θ−γ)·Q∇L⟩ / η⟨‖Q g_B‖²⟩"
-    if found.size < 3 or not found.std() > 0:
-        text = "not determined: fewer than 3 values"
+    if sum(row.size for row in places) < 3 or any(np.ptp(row) == 0 for row in places):
+        text = "not determined: fewer than 3 values, or replicas without spread"
         return Row(run, "mean_force", quantity, "formula", "not determined", text)
-    mean, stderr = float(found.mean()), float(found.std(ddof=1) / np.sqrt(found.size))
-    z = (mean - 1) / stderr
-    verdict = "agrees" if abs(z) <= SIGMAS else "disagrees"
+    each, size = np.array([row.mean() for row in places]), np.array([row.size for row in places])
+    variance = np.array([row.var(ddof=1) for row in places]) / size
+    mean, stderr = float(each.mean()), float(np.sqrt(variance.sum()) / len(places))
+    # Welch's degrees of freedom, from v² / (n + 1): from few replicas v²/(n − 1) is too large on average.
+    freedom = float(variance.sum() ** 2 / (variance**2 / (size + 1)).sum() - 2)
+    freedom = float(np.clip(freedom, size.min() - 1, (size - 1).sum()))
+    z = float(gaussian_significance((mean - 1) / stderr, freedom))
+    z = z if np.isfinite(z) else (mean - 1) / stderr  # the t distribution's tail underflows
+    scores = gaussian_significance((each - 1) / np.sqrt(variance), size - 1)
+    test = agreement(
+        Estimate.independent(scores, np.ones_like(scores)), Estimate.independent(*np.zeros((2, len(each))))
+    )
+    verdict = "agrees" if abs(z) <= SIGMAS and chi2_verdict(test) == "agrees" else "disagrees"
     meaning = "equilibrated" if verdict == "agrees" else "the fluctuations are not stationary in these windows"
+    words = f"{plus_minus(mean, stderr)} against 1 ({meaning})"
+    words += f"; {number(each.min())} to {number(each.max())} at {len(each)} positions" if len(each) > 1 else ""
+    half = float(student_quantile(LEVEL, freedom)) * stderr
     return Row(
         run,
         "mean_force",
         quantity,
         "formula",
         verdict,
-        f"{verdict}: {plus_minus(mean, stderr)} against 1 ({meaning})",
+        f"{verdict}: {words}",
         measured=mean,
         measured_stderr=stderr,
         expected=1.0,
         ratio=mean,
-        ratio_low=mean - stderr,
-        ratio_high=mean + stderr,
+        ratio_low=mean - half,
+        ratio_high=mean + half,
         z=z,
+        chi_squared=test.chi_squared,
+        degrees_of_freedom=test.degrees_of_freedom,
+        p_value=test.p_value,
     )

@@ -59,7 +59,11 @@ def _heating(rows: Sequence[Row], network: xr.DataTree) -> str:
     if identity:
         found = identity[0]
         text += f" The stationarity identity gives {plus_minus(found.measured, found.measured_stderr)}"
-        text += ", not 1: the fluctuations have not equilibrated." if found.verdict == "disagrees" else " against 1."
+        text += (
+            ", not 1 everywhere: the fluctuations have not equilibrated."
+            if found.verdict == "disagrees"
+            else " against 1."
+        )
     rate = summaries.setting("learning_rate", force, network.attrs)
     at = "SGD" if rate is None else f"SGD at learning rate {rate:g}"
     if ratio >= _HEATED:

@@ -15,6 +15,8 @@ Verdict = Literal["agrees", "disagrees", "not determined"]
 
 #: Agreement and disagreement are declared at this many standard errors, fixed here and nowhere else.
 SIGMAS = 3.0
+#: Eigenvalues of a matrix of correlations below this part of the largest are rounding.
+ROUNDING = 1e-10
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ class Agreement:
 def agreement(
     measured: Estimate, predicted: Estimate, *, constraints: int = 0, independent: float | None = None
 ) -> Agreement:
-    """``chi2 = d^T C^-1 d`` of the difference d with the summed covariance C, over the points that have an error.
+    """``chi2 = d^T C^-1 d`` of the difference d with the summed covariance C, over the points that have an error; its
+    degrees of freedom are the rank of C (an integral over a place without an error is known as well as the one before).
 
     constraints: degrees of freedom already used up (1 for a normalised histogram). independent: how many of the n
     points are, where their errors are correlated in a way that only this number is known of (``n² / Σ r_ij²``): then
@@ -198,7 +201,14 @@ def agreement(
         chi2 = float((difference.value**2 / np.diag(difference.covariance)).sum())
         p, z = _tail(chi2 * effective / int(keep.sum()), effective)
         return Agreement(chi2, freedom, p, z)
-    chi2 = float(difference.value @ np.linalg.pinv(difference.covariance, hermitian=True) @ difference.value)
+    # In units of their errors, in which an eigenvalue of nearly 0 is rounding: values that others determine.
+    error = difference.stderr
+    size, modes = np.linalg.eigh(difference.covariance / np.outer(error, error))
+    free = size > ROUNDING * size[-1]
+    chi2 = float(((modes.T @ (difference.value / error))[free] ** 2 / size[free]).sum())
+    freedom = int(free.sum()) - constraints
+    if freedom < 1:
+        return Agreement(np.nan, 0, np.nan, np.nan)
     p, z = _tail(chi2, freedom)
     return Agreement(chi2, freedom, p, z)
 

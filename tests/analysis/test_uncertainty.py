@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from analysis.agreement import formula_row
 from analysis.uncertainty import (
@@ -148,6 +149,26 @@ def test_chi2_is_uniform_in_p_under_the_truth_and_uses_the_covariance():
     even = (np.arange(1000) + 0.5) / 1000
     assert np.abs(p - even).max() < 1.63 / np.sqrt(1000)  # 1 % level
     assert np.abs(wrong - even).max() > 5 * 1.63 / np.sqrt(1000)
+
+
+def test_values_that_others_determine_are_no_degrees_of_freedom():
+    """1000 integrals over 8 steps, of which 4 are known exactly: p is uniform for 4 degrees of freedom; counting the 8
+    places, it is off by more than 5 of Kolmogorov's 1 % level."""
+    random, steps = np.random.default_rng(4), np.array([1.0, 0.0, 2.0, 0.0, 0.0, 0.5, 1.0, 0.0])
+    rule, zero = np.tril(np.ones((8, 8))), Estimate(np.zeros(8), np.zeros((8, 8)))
+    draws = (steps * random.standard_normal((1000, 8))) @ rule.T
+    found = [agreement(Estimate(d, rule @ np.diag(steps**2) @ rule.T), zero) for d in draws]
+    assert {f.degrees_of_freedom for f in found} == {4}
+    even, level = (np.arange(1000) + 0.5) / 1000, 1.63 / np.sqrt(1000)
+    wrong = scipy.stats.chi2.sf([f.chi_squared for f in found], 8)
+    assert np.abs(np.sort([f.p_value for f in found]) - even).max() < level
+    assert np.abs(np.sort(wrong) - even).max() > 5 * level
+
+
+def test_a_place_known_far_better_than_the_others_counts():
+    """Errors of 1e-9 and 1: each difference of two of its errors."""
+    found = agreement(Estimate.independent([2e-9, 2.0], [1e-9, 1.0]), Estimate.independent(*np.zeros((2, 2))))
+    assert (found.chi_squared, found.degrees_of_freedom) == (pytest.approx(8), 2)
 
 
 @pytest.mark.parametrize("z", [2.0, 30.0, 1000.0])
