@@ -27,7 +27,8 @@ def against_theory(
 ) -> tuple[xr.Dataset, list[Row]]:
     """Mean positions and displacements (`summaries.relaxation`); for a network, beside those of its twins: the
     displacement from common starts at the latest common time, as a ratio. predicted: the mean position s(t), dims
-    (form, start, time), against which the displacements s(t) − s(0) at the last time are held (`_forms`)."""
+    (form, start, time), and its standard error, against which the displacements s(t) − s(0) at the last time are held
+    (`_forms`)."""
     result = summaries.relaxation(dataset)
     result = result.merge(_ends(dataset), combine_attrs="override")
     for name in ("position_null", "position_null_stderr"):
@@ -42,7 +43,10 @@ def against_theory(
         found, rows = against_forms(
             (label, "relaxation", [f"mean position at the end, {form}" for form in map(str, predicted["form"].values)]),
             measured,
-            [Estimate.independent(end, np.zeros_like(end)) for end in ends],
+            [
+                Estimate.independent(*end)
+                for end in zip(ends, predicted["position_stderr"].values[:, :, -1], strict=True)
+            ],
             "start",
             "1",
             exact=True,
