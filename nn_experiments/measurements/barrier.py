@@ -178,10 +178,15 @@ class Barrier:
         for name in [n for n in rows[0][0] if not n.endswith("_stderr")]:
             each = np.array([[row[name] for row in rows_] for rows_ in rows], dtype=np.float64)
             variables[name] = ((dim,), each.mean(1))
+            errors = []
             if number > 1:
-                variables[f"{name}_stderr"] = ((dim,), each.std(1, ddof=1) / math.sqrt(number))
-            elif f"{name}_stderr" in rows[0][0]:
-                variables[f"{name}_stderr"] = ((dim,), np.array([r[0][f"{name}_stderr"] for r in rows]))
+                errors.append(each.std(1, ddof=1) / math.sqrt(number))
+            if f"{name}_stderr" in rows[0][0]:
+                # Few pairs may agree by chance: no mean is better known than its parts are.
+                own = np.array([[row[f"{name}_stderr"] for row in rows_] for rows_ in rows])
+                errors.append(np.sqrt(np.square(own).sum(1)) / number)
+            if errors:
+                variables[f"{name}_stderr"] = ((dim,), np.fmax.reduce(errors))
             if number > 1 and name in ("energy_barrier", "energy_barrier_path", "entropic_barrier"):
                 variables[f"{name}_each"] = ((dim, "replica"), each)
         objective = objectives[0]
@@ -195,7 +200,8 @@ class Barrier:
             {
                 "varied": self.parameter,
                 "height": "maximum along the line minus the mean of its two ends",
-                "error": "scatter of the pairs" if number > 1 else "scatter of the mean force's replicas",
+                "error": "scatter of the mean force's replicas"
+                + (", or of the pairs where it is larger" if number > 1 else ""),
                 "pairs": number,
                 **normalization,
                 "batch_size": getattr(self.mean_force.noise, "batch_size", None) or objective.size,

@@ -309,13 +309,26 @@ def test_architectures_are_compared_by_name(tmp_path: Path) -> None:
         small.run(Tiny(), tmp_path)
 
 
-def test_means_over_pairs_have_the_error_of_their_scatter(tmp_path: Path) -> None:
-    found = replace(SMALL, values=(30.0,), pairs=((1, 2), (2, 3), (4, 5)), probes=0).run(Tiny(), tmp_path)
-    each = found["entropic_barrier_each"].values[0]
-    assert len(np.unique(each)) == 3
-    assert float(found["entropic_barrier"][0]) == pytest.approx(each.mean())
-    assert float(found["entropic_barrier_stderr"][0]) == pytest.approx(each.std(ddof=1) / 3**0.5)
+def test_means_over_pairs_have_the_error_of_their_scatter_or_their_own_where_that_is_larger(tmp_path: Path) -> None:
+    """Of three values one each way; pairs that agree by chance do not make the mean exact."""
+    pairs = ((1, 2), (2, 3), (4, 5))
+    scan = replace(SMALL, values=(0.0, 2.0, 5.0, 10.0), probes=0)
+    found = replace(scan, pairs=pairs).run(Tiny(), tmp_path)
+    singles = [replace(scan, pairs=(pair,)).run(Tiny(), tmp_path) for pair in pairs]
+    each = found["entropic_barrier_each"].values
+    np.testing.assert_array_equal(each, np.stack([s["entropic_barrier"].values for s in singles], axis=1))
+    assert len(np.unique(each)) == 12
+    scatter = each.std(1, ddof=1) / 3**0.5
+    own = np.linalg.norm([s["entropic_barrier_stderr"].values for s in singles], axis=0) / 3
+    np.testing.assert_allclose(found["entropic_barrier"], each.mean(1))
+    np.testing.assert_allclose(found["entropic_barrier_stderr"], np.maximum(scatter, own))
+    lines = found["energy_barrier_each"].values.std(1, ddof=1) / 3**0.5
+    np.testing.assert_allclose(found["energy_barrier_stderr"], lines)
     assert "hessian_trace_rise" not in found
+    assert (own > scatter).any()
+    rows = [[{"entropic_barrier": height, "entropic_barrier_stderr": 0.1} for height in (1.0, 3.0)]]
+    apart = replace(SMALL, values=(5.0,), pairs=pairs[:2])._group(rows, [Tiny().objective()])
+    assert float(apart["entropic_barrier_stderr"][0]) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
