@@ -326,7 +326,7 @@ def test_means_over_pairs_have_the_error_of_their_scatter_or_their_own_where_tha
     np.testing.assert_allclose(found["energy_barrier_stderr"], lines)
     assert "hessian_trace_rise" not in found
     assert (own > scatter).any()
-    rows = [[{"entropic_barrier": height, "entropic_barrier_stderr": 0.1} for height in (1.0, 3.0)]]
+    rows = [[{"energy_barrier": 1.0, "entropic_barrier": h, "entropic_barrier_stderr": 0.1} for h in (1.0, 3.0)]]
     apart = replace(SMALL, values=(5.0,), pairs=pairs[:2])._group(rows, [Tiny().objective()])
     assert float(apart["entropic_barrier_stderr"][0]) == pytest.approx(1.0)
 
