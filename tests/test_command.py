@@ -241,14 +241,20 @@ def test_a_killed_run_leaves_what_was_there(forces, tmp_path):
 
 def test_info_says_what_was_found_and_who_is_not_in_it(tmp_path, capsys):
     """Of three that escaped at t = 1, 2, 3 and one censored at 4: rate 3 / 10, its standard error over sqrt(3)."""
+    each = ("replica",)
     values = {
-        "first_passage_time": ("replica", [1.0, 2.0, 3.0, float("nan")]),
-        "rate": ((), 0.3, {"units": "loss / parameter^2"}),
+        "replica": (each, range(4)),
+        "first_passage_time": (each, [1.0, 2.0, 3.0, float("nan")]),
+        "escaped": (each, [1, 1, 1, 0]),
+        "rate": ((), 0.3),
         "rate_stderr": ((), 0.1732),
     }
-    escapes = xr.Dataset(values, attrs={"censored": 1})
-    density = xr.Dataset({"density": ("s", [0.5, 1.5]), "density_stderr": ("s", [0.1, 0.1])}, attrs={"outside": 0.225})
-    xr.DataTree.from_dict({"/escape": escapes, "/stationary": density}).to_netcdf(tmp_path / "found.nc")
+    densities = {"s": (("s",), [0.25, 0.75]), "density": (("s",), [0.5, 1.5]), "density_stderr": (("s",), [0.1, 0.1])}
+    groups = {
+        "/escape": schema.make("escape", values, {"censored": 1}),
+        "/stationary": schema.make("stationary", densities, {"outside": 0.225}),
+    }
+    xr.DataTree.from_dict(groups).to_netcdf(tmp_path / "found.nc")
     main(["info", str(tmp_path / "found.nc")])
     said = capsys.readouterr().out
     assert "rate 0.30 ± 0.17 loss / parameter^2\n" in said
