@@ -269,13 +269,17 @@ class RunDirectory:
                 groups[name] = node.to_dataset()
         order = ["path", "profile", "spectrum", *(GROUPS[s] for s in STAGES if s not in ("train", "path", "profile"))]
         tree = xr.DataTree.from_dict({f"/{n}": groups[n] for n in order if n in groups})
-        force = config.barrier.mean_force if set(groups) == {"barrier"} else config.mean_force
+        # Of what was measured, whose noise and seed stand at the root, where readers look first.
+        main = next(
+            (n for n in ("mean_force", "relaxation", "escape", "profile", "barrier") if n in groups), "mean_force"
+        )
+        measured: Any = config.barrier.mean_force if main == "barrier" else getattr(config, main)
         tree.attrs = provenance(
             source="nn_experiments",
             system=config.experiment.system,
             config=config,
-            noise=_in_words(force),
-            seed=force.seed,
+            noise=_in_words(measured),
+            seed=measured.seed,
             threads=1,
             device=describe(self.device),
             packages=("torch", "torchvision", "scikit-learn"),

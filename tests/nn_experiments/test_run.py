@@ -140,7 +140,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(finished, tmp
 )
 def test_a_stage_that_was_cut_goes_on_from_its_last_unit(finished, tmp_path, monkeypatch, stage, module, function):
     """Every unit is done once, whatever was cut; numbers are those of a run that was not."""
-    config, where = replace(TINY, profile=SPECTRAL), f"nn_experiments.measurements.{module}"
+    config = replace(TINY, profile=replace(SPECTRAL, noise=Minibatch(48)))
+    where = f"nn_experiments.measurements.{module}"
     unit = getattr(importlib.import_module(where), function)
     done: dict[str, int] = {"whole": 0, "cut": 0}
 
@@ -157,6 +158,7 @@ def test_a_stage_that_was_cut_goes_on_from_its_last_unit(finished, tmp_path, mon
         shutil.copytree(finished / "checkpoints", tmp_path / name / "checkpoints")
     counted("whole")
     whole, _ = run(tmp_path / "whole", config, stage=stage)
+    assert (whole.attrs["noise"] == "minibatch, B = 48") == (stage == "profile")  # that of what was measured
     counted("cut", last=1)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", config, stage=stage)
