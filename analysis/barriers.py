@@ -14,10 +14,9 @@ import xarray as xr
 
 from analysis.agreement import number, plus_minus
 from analysis.comparisons.barrier import heights, scan_of
-from analysis.uncertainty import Array, straight_line
+from analysis.uncertainty import LEVEL, Array, straight_line
 from entropy_sim.errors import UserError, require
 
-LEVEL = 0.6827
 SIGNIFICANT = 2.0  # standard errors by which the first height must exceed 0 for the barrier to be there
 KINDS = {"energetic": "energy_barrier", "entropic": "entropic_barrier"}
 

@@ -10,13 +10,12 @@ import xarray as xr
 
 from analysis.agreement import Row, criterion_row, number, plus_minus
 from analysis.predict import path_profile
-from analysis.uncertainty import SIGMAS, Estimate, agreement, chi2_verdict
+from analysis.uncertainty import LEVEL, SIGMAS, Estimate, agreement, chi2_verdict
 from entropy_sim.statistics import gaussian_significance, student_quantile
 
 LOSS_FRACTION = 0.05  # the path's highest loss, of the straight line's barrier
 CURVATURE_RISE = 3.0  # Tr H |theta|^2 in the middle over the ends
 CONTROL_FRACTION = 0.25  # displacement of the noise-free control, of that with noise
-LEVEL = 0.6827  # of confidence intervals: one standard error
 
 
 def path_is_flat(run: str, profile: xr.Dataset, path: xr.Dataset | None) -> Row:

@@ -19,12 +19,11 @@ from scipy import special
 
 from analysis import summaries
 from analysis.agreement import plus_minus
-from analysis.uncertainty import SIGMAS, Array
+from analysis.uncertainty import LEVEL, SIGMAS, Array
 from entropy_sim import statistics
 from entropy_sim.errors import UserError, require
 
 RUNGS = ("learning_rate", "label_noise", "batch_size", "temperature")
-LEVEL = 0.6827
 Denominator = Literal["predicted", "formula"]
 Estimator = Literal["raw", "reduced"]
 

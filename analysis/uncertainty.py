@@ -15,6 +15,8 @@ Verdict = Literal["agrees", "disagrees", "not determined"]
 
 #: Agreement and disagreement are declared at this many standard errors, fixed here and nowhere else.
 SIGMAS = 3.0
+#: Of confidence intervals: one standard error.
+LEVEL = 0.6827
 #: Eigenvalues of a matrix of correlations below this part of the largest are rounding.
 ROUNDING = 1e-10
 

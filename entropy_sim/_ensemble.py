@@ -42,7 +42,8 @@ class Ensemble:
     hyperplane through its anchor normal to its tangent. observer: a compiled `observe_function` with its parameters,
     called at steps `observe_from + j * observe_every` with index j, before the step is taken; `out_shape` is the shape
     of its accumulator per block, where -1 stands for the walkers of the block; locate and watch: whether it reads
-    positions and gradients, which are stale otherwise. noisy=False leaves the noise out.
+    positions and gradients, which are stale otherwise. noisy=False leaves the noise out. first_walker: the number of
+    the first walker among those that share a seed, even.
     Numbers do not depend on threads, block, or how a run is divided into calls of `advance`.
     """
 

@@ -9,8 +9,7 @@ import numpy as np
 import xarray as xr
 
 from analysis.agreement import Row, formula_row, number
-from analysis.comparisons._pair import LEVEL
-from analysis.uncertainty import SIGMAS, Estimate
+from analysis.uncertainty import LEVEL, SIGMAS, Estimate
 from entropy_sim import statistics
 
 

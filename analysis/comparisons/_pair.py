@@ -12,11 +12,10 @@ import xarray as xr
 
 from analysis.agreement import Row, number, plus_minus
 from analysis.predict import spline_matrix
-from analysis.uncertainty import Array, Estimate, Ratio, agreement, chi2_verdict, ratio
+from analysis.uncertainty import LEVEL, Array, Estimate, Ratio, agreement, chi2_verdict, ratio
 from entropy_sim import statistics
 from entropy_sim.errors import UserError, require
 
-LEVEL = 0.6827  # of confidence intervals: one standard error
 SAME_LENGTH = 0.01  # two paths are the same if their lengths agree to this fraction
 SAME_PLACE = 1e-6  # positions, times and scanned values are the same to this fraction of their range
 

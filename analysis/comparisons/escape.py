@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
-from analysis.comparisons._pair import LEVEL, Alignment, pair
+from analysis.comparisons._pair import Alignment, pair
 from analysis.comparisons.barrier import common_values, scan_of
-from analysis.uncertainty import Array, Estimate, agreement, chi2_verdict
+from analysis.uncertainty import LEVEL, Array, Estimate, agreement, chi2_verdict
 from entropy_sim.errors import UserError
 from entropy_sim.survival import exponential_rate, kaplan_meier
 

@@ -45,10 +45,11 @@ def _place(ends, y, one_over):  # type: ignore[no-untyped-def]
 
 
 @functools.cache
-def simple_gradient(stiffness: int, along: int, ends: int) -> Compiled:
+def simple_gradient(stiffness: int, along: int, ends: int, single: bool) -> Compiled:
     """The gradient where all directions share one simple shape (its code) and U has another.
 
-    ends: OPEN, PERIODIC or REFLECTING. What is not asked for is left out before it is compiled.
+    ends: OPEN, PERIODIC or REFLECTING. single: of one direction, in one loop. What is not asked for is left out before
+    it is compiled.
     """
 
     def gradient(theta, out, params):  # type: ignore[no-untyped-def]
@@ -58,6 +59,15 @@ def simple_gradient(stiffness: int, along: int, ends: int) -> Compiled:
         at = int64(params[5])
         f, g, h, j = params[at + 1], params[at + 2], params[at + 3], params[at + 4]
         d, walkers = theta.shape
+        if single:
+            a, b = scaled(stiffness, a, b, params[HEAD + 3])
+            for w in range(walkers):
+                s, scale = _place(ends, theta[0, w], one_over)
+                value, slope = shape_at(stiffness, s, a, b, c, e)
+                x = theta[1, w]
+                out[1, w] = value * x
+                out[0, w] = scale * (shape_at(along, s, f, g, h, j)[1] + 0.5 * slope * (x * x))
+            return
         work = np.empty((3, walkers))
         value, slope, square = work[0], work[1], work[2]
         for w in range(walkers):
@@ -80,7 +90,7 @@ def simple_gradient(stiffness: int, along: int, ends: int) -> Compiled:
 
 @functools.cache
 def simple_euler_maruyama(stiffness: int, along: int, ends: int, single: bool) -> Compiled:
-    """A whole step of Euler-Maruyama with the forces of `simple_gradient`. single: of one direction, in one loop."""
+    """A whole step of Euler-Maruyama with the forces of `simple_gradient`."""
 
     def step(theta, xi, params, steps, bound):  # type: ignore[no-untyped-def]
         one_over = 1.0 / params[0]

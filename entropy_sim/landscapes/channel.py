@@ -108,11 +108,14 @@ class Channel(Landscape):
                     )
 
     @property
-    def _simple(self) -> tuple[int, int, int] | None:
-        """Codes of the one stiffness, of U and of the ends; None where that is not all there is to say."""
+    def _simple(self) -> tuple[int, int, int, bool] | None:
+        """Codes of the one stiffness, of U and of the ends, and whether there is one direction; None where that is not
+        all there is to say."""
         codes = self._groups[0][0].code, self.along.code
         ends = {"open": _channel.OPEN, "periodic": _channel.PERIODIC, "reflecting": _channel.REFLECTING}
-        return (*codes, ends[self.boundary]) if len(self._groups) == 1 and SIMPLE.issuperset(codes) else None
+        if len(self._groups) > 1 or not SIMPLE.issuperset(codes):
+            return None
+        return (*codes, ends[self.boundary], self.transverse_directions == 1)
 
     @property
     def gradient(self) -> Compiled:  # type: ignore[override]
@@ -122,7 +125,7 @@ class Channel(Landscape):
     @property
     def euler_maruyama(self) -> Compiled | None:  # type: ignore[override]
         simple = self._simple
-        return None if simple is None else _channel.simple_euler_maruyama(*simple, self.transverse_directions == 1)
+        return None if simple is None else _channel.simple_euler_maruyama(*simple)
 
     @property
     def dimension(self) -> int:
