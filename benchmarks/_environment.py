@@ -32,13 +32,13 @@ for function in [o for o in gc.get_objects() if isinstance(o, Dispatcher)]:
             print(assembly)
 """
 _PACKED = re.compile(
-    r"^\s+v(?:(?:add|sub|mul|div|sqrt|min|max|rndscale)p[ds]|fn?m(?:add|sub)\w*p[ds]|pmuludq)\b.*$", re.MULTILINE
+    r"^\s+v(?:(?:add|sub|mul|div|sqrt|min|max|rndscale)p[ds]|fn?m(?:add|sub)\w*p[ds]|pmuludq|prold)\b.*$", re.MULTILINE
 )
 _WIDTHS = {"zmm": 512, "ymm": 256, "xmm": 128}
 
 
 def simd(assembly: str) -> dict[str, int]:
-    """Packed arithmetic of floats and Philox multiplications in x86 assembly, counted by width of their registers."""
+    """Packed arithmetic of floats and random words in x86 assembly, counted by width of their registers."""
     found = dict.fromkeys(_WIDTHS, 0)
     for line in _PACKED.findall(assembly):
         for name in _WIDTHS:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from entropy_sim import _kernels
 from entropy_sim._kernels import Compiled
-from entropy_sim._random import fill_normals
+from entropy_sim._random import begin_streams, next_pair
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 #: Largest size of a coordinate that still counts as converged, in the landscape's own units.
 DIVERGENCE_BOUND = 1e8
-#: Bytes that a block may take, and the least and most walkers that are worth the while: to begin a row's loop so often
-#: is felt in narrower ones (12 % in a thousand dimensions, where 64 would fit).
-_CACHE, _NARROWEST, _WIDEST = 2**18, 128, 1024
+#: Bytes that a block may take, the fewest walkers that are worth the while (to begin a row's loop so often is felt in
+#: narrower ones), and the most: of blocks of few rows, which fit the first-level cache anyhow, and of others.
+_CACHE, _NARROWEST, _WIDEST, _FEW_ROWS, _WIDEST_OF_MANY_ROWS = 2**20, 128, 1024, 8, 416
 #: Rows a multiple of 2 KB apart may get into each other's way in the first-level cache, depending on where memory
-#: happens to lie: up to four times slower. A few rows do not.
-_CLASHING, _FEW_ROWS = 256, 6
+#: happens to lie: on some processors up to four times slower. A few rows do not.
+_CLASHING = 256
 _SECONDS_PER_PIECE, _SECONDS_BETWEEN_SAVES = 0.2, 60.0
 
 
@@ -43,7 +43,7 @@ class Ensemble:
     called at steps `observe_from + j * observe_every` with index j, before the step is taken; `out_shape` is the shape
     of its accumulator per block, where -1 stands for the walkers of the block; locate and watch: whether it reads
     positions and gradients, which are stale otherwise. noisy=False leaves the noise out. first_walker: the number of
-    the first walker among those that share a seed, even.
+    the first walker among those that share a seed.
     Numbers do not depend on threads, block, or how a run is divided into calls of `advance`.
     """
 
@@ -90,7 +90,8 @@ class Ensemble:
             ),
             normals * (2 // math.gcd(normals, 2)),
         )
-        rows = d + dynamics.memory_rows(d) + sum(self._rows[:-1]) + self._rows[-1] // 2  # normals are singles
+        random = self._rows[-1] // 2 + (2 if normals else 0)  # normals and their streams have 32 bits
+        rows = d + dynamics.memory_rows(d) + sum(self._rows[:-1]) + random
         self._width = block_width(n, rows, self.threads, block)
         self.walkers, self.dimension, self.step = n, d, 0
         self._theta = self._to_blocks(start)
@@ -122,7 +123,8 @@ class Ensemble:
             (fused or _kernels.no_euler_maruyama).pointer,
             noise_step[1],
             (noise_field or never).pointer,
-            fill_normals.pointer,
+            begin_streams.pointer,
+            next_pair.pointer,
             normals,
             (dynamics.function if whole is None else _kernels.no_update).pointer,
             dynamics.params(),
@@ -252,15 +254,20 @@ class Ensemble:
     def _work(self, queue: NDArray[np.int64], target: int) -> None:
         arrays = (self._theta, self._memory, self._frame, self._out, self._done)
         *rows, normals = self._rows
-        workspace = *(_aligned(n, self._width) for n in rows), _aligned(normals, self._width, dtype=np.float32)
+        workspace = [
+            *(_aligned(n, self._width) for n in rows),
+            _aligned(normals, self._width, dtype=np.float32),
+            _aligned(4, self._width, dtype=np.uint32),
+        ]
         _kernels.advance(*arrays, queue, target, *workspace, *self._arguments)
 
 
 def block_width(walkers: int, rows: int, threads: int, most: int | None = None) -> int:
-    """Walkers of a block that is (rows, walkers) in size: as many as fit `_CACHE`, 128 to 1024, about `most` at most;
+    """Walkers of a block that is (rows, walkers) in size: as many as fit `_CACHE` within limits, about `most` at most;
     in small ensembles fewer, so that all threads have the same number of blocks. A multiple of 32: then no loop has a
     remainder, and the arithmetic is the same for every walker in every block."""
-    widest = max(32, min(most or _WIDEST, max(_NARROWEST, min(_WIDEST, _CACHE // (8 * rows)))) // 32 * 32)
+    widest = _WIDEST if rows <= _FEW_ROWS else min(_WIDEST_OF_MANY_ROWS, max(_NARROWEST, _CACHE // (8 * rows)))
+    widest = max(32, min(most or widest, widest) // 32 * 32)
     blocks = -(-walkers // (widest * threads)) * threads
     width = min(widest, -(-walkers // (32 * blocks)) * 32)
     return width + 32 if rows > _FEW_ROWS and width % _CLASHING == 0 else width

@@ -6,8 +6,8 @@ signatures (decorators below); the loop takes them as function pointers, so it c
 it and they are cached on disk. Changing parameters never recompiles. `_ensemble` deals blocks to threads.
 
 Diverged coordinates (beyond `_ensemble.DIVERGENCE_BOUND`, infinite) become NaN and stay so: a walker holding a NaN is
-flagged, takes part in no average, and costs nothing. Block functions must therefore never turn a NaN into an array
-index.
+flagged, takes part in no average, and costs a look at all of its block per step. Block functions must therefore never
+turn a NaN into an array index.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import boolean, float32, float64, int64, types, uint64, void
+from numba import boolean, float32, float64, int64, types, uint32, uint64, void
 from numba.extending import intrinsic
 
 from entropy_sim._compiled import Compiled as Compiled
 from entropy_sim._compiled import inline as inline
-from entropy_sim._random import FILL
+from entropy_sim._random import BEGIN, EPOCH, PAIR
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,8 +70,8 @@ def observe_function(function: Callable[..., None]) -> Compiled:
 def euler_maruyama_function(function: Callable[..., bool]) -> Compiled:
     """Compile `f(theta, xi, landscape_params, params, bound)`: ``theta <- theta - h grad L + size xi`` in one go.
 
-    theta (d, walkers), xi (d, walkers) float32, params: h, size. Returns whether coordinates are then beyond bound; the
-    caller makes them NaN. Neither gradient nor noise need be stored.
+    theta (d, walkers), xi (d, walkers) float32, params: h, size. Returns whether coordinates may then be beyond bound
+    (or NaN); the caller makes those beyond it NaN. Neither gradient nor noise need be stored.
     """
     return Compiled(function, _WHOLE)
 
@@ -96,8 +96,8 @@ def no_update(theta, gradient, noise, field, memory, params):  # type: ignore[no
     """Updates nothing, where there is nothing left to update or to project."""
 
 
-_F_BLOCK, _F_NOISE, _F_UPDATE, _F_OBSERVE, _F_FILL, _F_WHOLE = (
-    types.FunctionType(s) for s in (_BLOCK, _NOISE, _UPDATE, _OBSERVE, FILL, _WHOLE)
+_F_BLOCK, _F_NOISE, _F_UPDATE, _F_OBSERVE, _F_BEGIN, _F_PAIR, _F_WHOLE = (
+    types.FunctionType(s) for s in (_BLOCK, _NOISE, _UPDATE, _OBSERVE, BEGIN, PAIR, _WHOLE)
 )
 _CUBE = float64[:, :, ::1]
 
@@ -132,9 +132,9 @@ project = Compiled(_onto_plane, _UPDATE, frozenset({"contract"}))
 
 _ADVANCE = void(
     *(_CUBE, _CUBE, _CUBE, _CUBE, int64[::1], int64[::1], int64),
-    *(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _NORMALS),
+    *(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _NORMALS, uint32[:, ::1]),
     *(uint64, int64, boolean, boolean, boolean, boolean, boolean, _F_BLOCK, _F_BLOCK, _VECTOR),
-    *(_F_NOISE, _F_WHOLE, _VECTOR, _F_BLOCK, _F_FILL, int64, _F_UPDATE, _VECTOR, _F_BLOCK),
+    *(_F_NOISE, _F_WHOLE, _VECTOR, _F_BLOCK, _F_BEGIN, _F_PAIR, int64, _F_UPDATE, _VECTOR, _F_BLOCK),
     *(_F_UPDATE, _F_OBSERVE, _VECTOR, int64, int64, float64),
 )
 
@@ -147,12 +147,13 @@ def _advance(  # type: ignore[no-untyped-def]
     done,  # (blocks,): steps each block has taken
     queue,  # (1,): the next block to be taken, by any thread
     target,  # step to which the blocks are taken
-    gradient,  # (d, walkers), as is noise: workspace, as is all down to xi
+    gradient,  # (d, walkers), as is noise: workspace, as is all down to streams
     noise,
     noise_field,  # (rows, walkers), as is update_field; no rows where it is not needed
     update_field,
     located,  # (2, walkers)
     xi,  # (normals of a batch, walkers): they come in pairs, so one step or two share a batch
+    streams,  # (4, walkers), of random words
     seed,
     first_walker,
     noisy,
@@ -167,7 +168,8 @@ def _advance(  # type: ignore[no-untyped-def]
     whole_step,
     noise_params,
     noise_field_function,
-    fill,  # `_random.fill_normals`, compiled apart
+    begin_streams,  # of `_random`, as is next_pair: compiled apart
+    next_pair,
     normals,  # standard normals per walker and step
     update,
     update_params,
@@ -181,6 +183,8 @@ def _advance(  # type: ignore[no-untyped-def]
 ):
     d, walkers = theta.shape[1:]
     per_batch = max(xi.shape[0] // max(normals, 1), 1)
+    pairs = xi.shape[0] // 2
+    per_epoch = max(EPOCH // max(pairs, 1), 1)
     while True:
         b: int = _take(queue)  # type: ignore[call-arg]  # numba gives the first argument
         if b >= theta.shape[0]:
@@ -198,9 +202,17 @@ def _advance(  # type: ignore[no-untyped-def]
                 observe(x, gradient, located, held, (step - observe_from) // observe_every, seen, observe_params)
             r = step % per_batch * normals
             if noisy and normals > 0 and step // per_batch != batch:
+                before = batch
                 batch = step // per_batch
-                fill(xi, seed, walker, batch)
-            left = False  # whether coordinates have left the bound: to look for them is cheaper than to write them all
+                batches = 1
+                if before < 0 or batch % per_epoch == 0:
+                    begin_streams(streams, seed, walker, batch // per_epoch)
+                    batches = batch % per_epoch + 1
+                for _ in range(batches):
+                    for pair in range(pairs):
+                        next_pair(xi[2 * pair : 2 * pair + 2], streams)
+            # Whether coordinates may have left the bound, by the sum of all squares: cheaper than to look at each.
+            left = False
             if fused:
                 left = whole_step(x, xi[r : r + normals], landscape_params, noise_params, bound)
             else:
@@ -214,9 +226,11 @@ def _advance(  # type: ignore[no-untyped-def]
                 update(x, gradient, noise, update_field, carried, update_params)
                 if constrained:
                     project(x, gradient, held, update_field, carried, update_params)
+                total = 0.0
                 for i in range(d):
                     for w in range(walkers):
-                        left |= abs(x[i, w]) > bound
+                        total += x[i, w] * x[i, w]
+                left = not total <= bound * bound
             if left:
                 for i in range(d):
                     for w in range(walkers):

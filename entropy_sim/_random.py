@@ -1,8 +1,13 @@
-"""Stateless normals: Philox-4x32-7 keyed by (seed; walker, step), turned into normals by a branch-free Box-Muller.
+"""Normals: streams of xoshiro128++ begun by Philox-4x32-7, turned into normals by a branch-free Box-Muller.
 
 A number depends only on the seed, the walker and its place in the walker's stream, never on threads, blocks or on
-where a run was interrupted. Philox: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11;
-there seven rounds are the fewest that pass all of BigCrush, and the other three of Philox-4x32-10 a margin of safety.
+where a run was interrupted. Philox, a function of (seed; walker, epoch), gives the 128 bits with which a walker begins
+each epoch of a few dozen pairs; from there xoshiro128++ goes on at less than half of Philox's cost, and to begin
+within an epoch is to go through it from its beginning.
+Philox: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11; there seven rounds are the
+fewest that pass all of BigCrush, and the other three of Philox-4x32-10 a margin of safety. xoshiro128++: Blackman,
+Vigna, "Scrambled linear pseudorandom number generators", ACM Trans. Math. Softw. 47 (2021) 36; that any two of 10^15
+epochs overlap on its period of 2^128 - 1 has a probability below 10^-6.
 The uniforms have 32 and 30 bits, so a normal never exceeds sqrt(2 ln 2^33) = 6.76 in size.
 
 Box-Muller is computed in single precision (everything else in double): twice as many numbers to a vector. A normal is
@@ -14,11 +19,15 @@ independent draws; the 32 bits of the uniforms show no later.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import float32, int64, njit, uint64, void
+from numba import float32, int64, njit, uint32, uint64, void
 
 from entropy_sim._compiled import Compiled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # One uint64 per 32-bit word: LLVM turns the masked products into vpmuludq.
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -26,7 +35,9 @@ _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _ROUNDS = 7
 #: What the numbers of a seed are; another name, other numbers.
-GENERATOR = f"philox-4x32-{_ROUNDS}"
+GENERATOR = f"xoshiro128++ from philox-4x32-{_ROUNDS}"
+#: Pairs of normals after which a walker's stream begins anew; a batch that holds more of them is an epoch of its own.
+EPOCH = 32
 _32 = np.uint64(32)
 
 # A double whose exponent is that of 2^52 holds a 32-bit integer in its last mantissa bits.
@@ -40,6 +51,7 @@ _LN2 = math.log(2.0)
 
 # The transform to normals, in single precision: 16 numbers to a vector of 512 bits instead of 8.
 _BIT30, _BIT31 = np.uint32(1 << 30), np.uint32(1 << 31)
+_7, _25, _9, _11, _21 = map(np.uint32, (7, 25, 9, 11, 21))
 _ZERO, _TWO, _23, _126 = np.uint32(0), np.uint32(2), np.uint32(23), np.uint32(126)
 _MANTISSA_SINGLE, _HALF_BITS_SINGLE = np.uint32(0x007FFFFF), np.uint32(np.float32(0.5).view(np.uint32))
 _TO_UNIT, _TO_UNIT_HALF = np.float32(2.0**-32), np.float32(2.0**-33)
@@ -60,33 +72,25 @@ _C0, _C1, _C2, _C3 = map(np.float32, (
 ))
 # fmt: on
 
-#: Signature of `fill_normals`.
-FILL = void(float32[:, ::1], uint64, int64, int64)
+#: Signatures of `begin_streams` and `next_pair`.
+BEGIN, PAIR = void(uint32[:, ::1], uint64, int64, int64), void(float32[:, ::1], uint32[:, ::1])
 # The helpers here rely on the order of operations (2^52 + x - 2^52), so only fused multiply-adds are allowed.
 _helper = njit(forceinline=True, error_model="numpy", fastmath={"contract"})
 # Inlined by numba, before it compiles: for those with one caller, where a library of their own takes time for nothing.
 _part = njit(inline="always")
 
 
-@_part
-def _philox_pairs(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    """The four words as two uint64, words 0 and 2 in the upper halves, words 1 and 3 in the lower ones."""
-    # Upper halves carry rubbish from round to round: vpmuludq does not look at them, so nothing need be masked off. The
-    # last round leaves its words where the products have them.
-    for _ in range(_ROUNDS - 1):
-        p0 = _M0 * (c0 & _LOW)
-        p1 = _M1 * (c2 & _LOW)
-        c0, c1, c2, c3 = (p1 >> _32) ^ c1 ^ k0, p1, (p0 >> _32) ^ c3 ^ k1, p0
-        k0 += _W0
-        k1 += _W1
-    return (_M1 * (c2 & _LOW)) ^ ((c1 ^ k0) << _32), (_M0 * (c0 & _LOW)) ^ ((c3 ^ k1) << _32)
-
-
 @_helper
 def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     """Philox-4x32-7: four 32-bit words (as uint64) from a counter (c0..c3) and a key (k0, k1)."""
-    w01, w23 = _philox_pairs(c0, c1, c2, c3, k0, k1)
-    return w01 >> _32, w01 & _LOW, w23 >> _32, w23 & _LOW
+    for _ in range(_ROUNDS):
+        p0 = _M0 * (c0 & _LOW)
+        p1 = _M1 * (c2 & _LOW)
+        c0, c1, c2, c3 = (p1 >> _32) ^ c1 ^ k0, p1, (p0 >> _32) ^ c3 ^ k1, p0
+        # Upper halves carry rubbish from round to round: vpmuludq does not look at them.
+        k0 += _W0
+        k1 += _W1
+    return c0 & _LOW, c1 & _LOW, c2 & _LOW, c3 & _LOW
 
 
 @_helper
@@ -151,27 +155,52 @@ def _turned(radius, word):  # type: ignore[no-untyped-def]
 
 
 @_part
-def _word(held):  # type: ignore[no-untyped-def]
-    """The 32 bits that lie where a single is to come."""
-    return np.uint32(np.float32(held).view(np.uint32))
+def _rotated(x, left, right):  # type: ignore[no-untyped-def]
+    return np.uint32(np.uint32(x << left) | np.uint32(x >> right))
 
 
-def _fill_normals(out, seed, first_walker, batch):  # type: ignore[no-untyped-def]
-    """Standard normals of one batch: out (2 p, walkers), float32, from Philox at (walker // 2, row // 2, batch).
+@_part
+def _next_word(a, b, c, d):  # type: ignore[no-untyped-def]
+    """Output and next state of xoshiro128++, all uint32."""
+    word = np.uint32(_rotated(np.uint32(a + d), _7, _25) + a)
+    shifted = np.uint32(b << _9)
+    c, d = np.uint32(c ^ a), np.uint32(d ^ b)
+    b, a = np.uint32(b ^ c), np.uint32(a ^ d)
+    return word, a, b, np.uint32(c ^ shifted), _rotated(d, _11, _21)
 
-    Its words 1 and 3 (0 and 2) make the pair of an even (odd) walker, radius and angle. first_walker, an even number:
-    that of the walker in column 0; as many walkers. batch: number of the batch in each walker's stream.
-    """
+
+def _begin_streams(streams, seed, first_walker, epoch):  # type: ignore[no-untyped-def]
+    """The walkers' streams, (4, walkers), at the beginning of an epoch: Philox at (walker, 0, epoch)."""
     k0, k1 = seed & _LOW, seed >> _32
-    b0, b1 = uint64(batch) & _LOW, uint64(batch) >> _32
-    words, first, walkers = out.view(np.uint64), uint64(first_walker) >> uint64(1), out.shape[1]
-    for pair in range(out.shape[0] // 2):
-        r = 2 * pair
-        # Words first: a vector of the transform is then not held to the number of Philox's 64-bit products.
-        for p in range(walkers // 2):
-            words[r, p], words[r + 1, p] = _philox_pairs(first + uint64(p), uint64(pair), b0, b1, k0, k1)
-        for w in range(walkers):
-            out[r, w], out[r + 1, w] = _turned(_radius(_word(out[r, w])), _word(out[r + 1, w]))
+    e0, e1 = uint64(epoch) & _LOW, uint64(epoch) >> _32
+    for w in range(streams.shape[1]):
+        w0, w1, w2, w3 = philox(uint64(first_walker + w), uint64(0), e0, e1, k0, k1)
+        streams[0, w], streams[1, w], streams[2, w], streams[3, w] = uint32(w0), uint32(w1), uint32(w2), uint32(w3)
 
 
-fill_normals = Compiled(_fill_normals, FILL, frozenset({"contract"}))
+def _next_pair(out, streams):  # type: ignore[no-untyped-def]
+    """The next two normals of each walker, out (2, walkers): two words of its stream, for radius and angle."""
+    for w in range(out.shape[1]):
+        a, b, c, d = streams[0, w], streams[1, w], streams[2, w], streams[3, w]
+        radius_word, a, b, c, d = _next_word(a, b, c, d)
+        angle_word, a, b, c, d = _next_word(a, b, c, d)
+        streams[0, w], streams[1, w], streams[2, w], streams[3, w] = a, b, c, d
+        out[0, w], out[1, w] = _turned(_radius(radius_word), angle_word)
+
+
+# One pair at a time, each called through its pointer: in a loop over pairs LLVM takes rows for overlapping.
+begin_streams = Compiled(_begin_streams, BEGIN, frozenset({"contract"}))
+next_pair = Compiled(_next_pair, PAIR, frozenset({"contract"}))
+
+
+def fill_normals(out: NDArray[np.float32], seed: int, first_walker: int, batch: int) -> None:
+    """Standard normals of one batch of each walker's stream: out (2 p, walkers), from that of first_walker on.
+
+    For batches after one another `_kernels` keeps the streams instead."""
+    pairs = len(out) // 2
+    epoch, within = divmod(batch, max(1, EPOCH // pairs))
+    streams = np.empty((4, out.shape[1]), dtype=np.uint32)
+    begin_streams(streams, np.uint64(seed), first_walker, epoch)
+    for _ in range(within + 1):
+        for pair in range(pairs):
+            next_pair(out[2 * pair : 2 * pair + 2], streams)

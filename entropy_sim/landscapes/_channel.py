@@ -100,7 +100,7 @@ def simple_euler_maruyama(stiffness: int, along: int, ends: int, single: bool) -
         f, g, h, j = params[at + 1], params[at + 2], params[at + 3], params[at + 4]
         dt, size = steps[0], steps[1]
         d, walkers = theta.shape
-        left = False
+        total = 0.0  # of all squares: above bound² wherever one is, and NaN where one is
         if single:
             amplitude = params[HEAD + 3]
             a, b = scaled(stiffness, a, b, dt * amplitude)
@@ -113,8 +113,8 @@ def simple_euler_maruyama(stiffness: int, along: int, ends: int, single: bool) -
                     y = y - scale * (dt * shape_at(along, s, f, g, h, j)[1])
                 x = x + size * xi[1, w] - value * x
                 theta[0, w], theta[1, w] = y, x
-                left |= (abs(y) > bound) | (abs(x) > bound)
-            return left
+                total += x * x + y * y
+            return not total <= bound * bound
         work = np.empty((4, walkers))
         value, slope, square, moved = work[0], work[1], work[2], work[3]
         for w in range(walkers):
@@ -132,12 +132,12 @@ def simple_euler_maruyama(stiffness: int, along: int, ends: int, single: bool) -
                 square[w] += pull * x
                 x += size * xi[i, w] - pull * value[w]
                 theta[i, w] = x
-                left |= abs(x) > bound
+                total += x * x
         for w in range(walkers):
             y = moved[w] - slope[w] * square[w]
             theta[0, w] = y
-            left |= abs(y) > bound
-        return left
+            total += y * y
+        return not total <= bound * bound
 
     return euler_maruyama_function(step)
 

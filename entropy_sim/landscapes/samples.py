@@ -38,7 +38,7 @@ class GeneratedSamples:
     def numbers(self) -> tuple[Floats, Floats]:
         """Inputs and targets, (N,) each."""
         normals = np.empty((4, self.size), dtype=np.float32)
-        fill_normals(normals, np.uint64(self.seed), 0, 0)
+        fill_normals(normals, self.seed, 0, 0)
         x, r = normals[:2].astype(np.float64)
         x = x / np.sqrt((x**2).mean())
         r = r - x * (x * r).mean()

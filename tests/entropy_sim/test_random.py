@@ -1,4 +1,4 @@
-"""Philox against its published answers, normals against pure Python and against the normal distribution."""
+"""Philox and xoshiro128++ against their published answers, normals against Python and the normal distribution."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from numba import njit
 from scipy import stats
 
-from entropy_sim._random import _radius, _turned, fast_exp, fast_log, fill_normals, philox
+from entropy_sim._random import EPOCH, _next_word, _radius, _turned, fast_exp, fast_log, fill_normals, philox
 
 MASK = 0xFFFFFFFF
 #: Largest relative error of a normal, as `_random` states it: five times the rounding of a single.
@@ -17,6 +17,11 @@ RELATIVE = 3.1e-7
 @njit
 def _philox(c0, c1, c2, c3, k0, k1):
     return philox(np.uint64(c0), np.uint64(c1), np.uint64(c2), np.uint64(c3), np.uint64(k0), np.uint64(k1))
+
+
+@njit
+def _word_and_state(a, b, c, d):
+    return _next_word(a, b, c, d)
 
 
 @njit
@@ -47,11 +52,29 @@ def philox_python(counter, key):
     return c
 
 
-def normals_python(seed, walker, pair, batch):
-    """The normals that a walker has of a counter, with the library's own log, sine and cosine."""
-    counter = (walker // 2, pair, batch & MASK, batch >> 32)
-    words = philox_python(counter, (seed & MASK, seed >> 32))
-    return pair_python(words[0], words[2]) if walker % 2 else pair_python(words[1], words[3])
+def xoshiro_python(state):
+    """Words of xoshiro128++ without end, with unbounded integers (Blackman and Vigna's reference, 2019)."""
+    rotated = lambda x, k: (x << k | x >> (32 - k)) & MASK  # noqa: E731
+    s = list(state)
+    while True:
+        yield (rotated((s[0] + s[3]) & MASK, 7) + s[0]) & MASK
+        t = s[1] << 9 & MASK
+        s[2] ^= s[0]
+        s[3] ^= s[1]
+        s[1] ^= s[2]
+        s[0] ^= s[3]
+        s[2] ^= t
+        s[3] = rotated(s[3], 11)
+
+
+def normals_python(seed, walker, pairs, batch):
+    """The normals that a walker has of a batch of so many pairs, with the library's own log, sine and cosine."""
+    per_epoch = max(1, EPOCH // pairs)
+    epoch, within = divmod(batch, per_epoch)
+    begin = philox_python((walker, 0, epoch & MASK, epoch >> 32), (seed & MASK, seed >> 32))
+    words = xoshiro_python(begin)
+    drawn = [pair_python(next(words), next(words)) for _ in range((within + 1) * pairs)]
+    return [normal for pair in drawn[within * pairs :] for normal in pair]
 
 
 def pair_python(radius_word, angle_word):
@@ -79,15 +102,26 @@ def test_philox_gives_the_known_answers_of_random123(counter, key, expected):
     assert _philox(*counter, *key) == expected
 
 
+def test_xoshiro_gives_the_known_answers_of_its_reference():
+    known = [641, 1573767, 3222811527, 3517856514, 836907274, 4247214768, 3867114732, 1355841295, 495546011, 621204420]
+    state, words = tuple(np.uint32(s) for s in (1, 2, 3, 4)), []
+    for _ in known:
+        word, *state = _word_and_state(*state)
+        words.append(word)
+    assert words == known
+    words = xoshiro_python((1, 2, 3, 4))
+    assert [next(words) for _ in known] == known
+
+
+@pytest.mark.parametrize("pairs", [1, 3, EPOCH, EPOCH + 1])
 @pytest.mark.parametrize(
-    ("seed", "walker", "batch"), [(0, 0, 0), (7, 1000, 5), (2**63 + 12345, 2**20, 2**33 + 1), (1, 2**31, 2**31)]
+    ("seed", "walker", "batch"), [(0, 0, 0), (7, 1000, 5), (2**63 + 12345, 2**20, 2**37 + 33), (1, 2**31, 2**31)]
 )
-def test_normals_are_those_of_seed_walker_and_batch(seed, walker, batch):
-    out = np.empty((6, 64), dtype=np.float32)
-    fill_normals(out, np.uint64(seed), walker, batch)
+def test_normals_are_those_of_seed_walker_and_batch(seed, walker, batch, pairs):
+    out = np.empty((2 * pairs, 64), dtype=np.float32)
+    fill_normals(out, seed, walker, batch)
     for w in (0, 1, 63):
-        expected = [n for pair in range(3) for n in normals_python(seed, walker + w, pair, batch)]
-        np.testing.assert_allclose(out[:, w], expected, rtol=RELATIVE)
+        np.testing.assert_allclose(out[:, w], normals_python(seed, walker + w, pairs, batch), rtol=RELATIVE)
 
 
 def test_pairs_are_right_at_every_scale():
@@ -160,7 +194,7 @@ def sample():
     """Two batches of eight rows of 125 000 walkers: two million normals."""
     out = np.empty((2, 8, 125_000), dtype=np.float32)
     for batch in range(2):
-        fill_normals(out[batch], np.uint64(20), 0, batch)
+        fill_normals(out[batch], 20, 0, batch)
     return out.reshape(16, -1).astype(np.float64)
 
 
@@ -190,6 +224,6 @@ def test_rows_walkers_and_batches_are_uncorrelated(sample):
 def test_neighbouring_seeds_are_uncorrelated():
     out = np.empty((4, 4, 100_000), dtype=np.float32)
     for row, seed in enumerate((0, 1, 2**32, 2**32 + 1)):
-        fill_normals(out[row], np.uint64(seed), 0, 0)
+        fill_normals(out[row], seed, 0, 0)
     correlation = np.corrcoef(out.reshape(4, -1))[np.triu_indices(4, 1)] * math.sqrt(400_000)
     assert abs(correlation).max() < 4
