@@ -90,7 +90,7 @@ def _scenario(name: str, problem: Problem, walkers: int, threads: int, entries: 
                 found.append(_rows.missing(f"{name}: {entry.name} / ours", "ratio", str(why)))
         for _ in range(repeats):
             for entry, contestant in list(running):
-                contestant.advance(entry.steps)
+                contestant.turn(entry.steps)
     costs = {entry.name: [1e9 * t / entry.steps / walkers for t in c.seconds] for entry, c in running}
     (ours_name,) = [e.name for e in entries if e.peer == OURS]
     ours = costs.pop(ours_name)

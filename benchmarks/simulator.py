@@ -50,8 +50,8 @@ class Settings:
     """Rounds of the race."""
     steps: int = 1000
     """Steps of a peer's turn: 5 units of time, more than three of the longest autocorrelation time."""
-    own_steps: int = 10_000
-    """Steps of our turn and of the floor's, whose walker-steps are some ten times shorter."""
+    own_steps: int = 20_000
+    """Steps of our turn and of the floor's, whose walker-steps are some twenty times shorter."""
     work: float = 6e8
     """Walkers x steps x coordinates of each point of the scaling table."""
     repeats: int = 3
@@ -116,7 +116,7 @@ def race(settings: Settings, problem: Problem, peers: Sequence[str], say: Any = 
         for i in range(settings.rounds):
             for key, contestant in list(found.ran.items()):
                 try:
-                    contestant.advance(steps(contestant.peer))
+                    contestant.turn(steps(contestant.peer))
                     if i == settings.rounds - 1 and key[0] in (OURS, *peers):
                         found.checks[key] = contestant.check()
                 except Missing as why:

@@ -33,6 +33,7 @@ _CACHE, _NARROWEST, _WIDEST, _FEW_ROWS, _WIDEST_OF_MANY_ROWS = 2**20, 128, 1024,
 #: happens to lie: on some processors up to four times slower. A few rows do not.
 _CLASHING = 256
 _SECONDS_PER_PIECE, _SECONDS_BETWEEN_SAVES = 0.2, 60.0
+_STEPS_PER_PART, _MOST_PARTS = 256, 8
 
 
 class Ensemble:
@@ -242,7 +243,9 @@ class Ensemble:
             self._checkpoint.save(self._name, {**self.state(), **extra()})
 
     def _piece(self, target: int) -> None:
-        """Take all blocks to step `target`: each thread the next one that nobody has taken, until there are none."""
+        """Take all blocks to step `target`: each thread the next one that nobody has taken, until there are none.
+
+        Their ways are parted, so that no thread waits at the end for another to take a whole block all the way."""
         queue = np.zeros(1, dtype=np.int64)
         if self._pool is None:
             self._work(queue, target)
@@ -259,7 +262,8 @@ class Ensemble:
             _aligned(normals, self._width, dtype=np.float32),
             _aligned(4, self._width, dtype=np.uint32),
         ]
-        _kernels.advance(*arrays, queue, target, *workspace, *self._arguments)
+        parts = min(_MOST_PARTS, max(1, (target - self.step) // _STEPS_PER_PART)) if self._pool is not None else 1
+        _kernels.advance(*arrays, queue, self.step, target, parts, *workspace, *self._arguments)
 
 
 def block_width(walkers: int, rows: int, threads: int, most: int | None = None) -> int:

@@ -103,14 +103,15 @@ _CUBE = float64[:, :, ::1]
 
 
 @intrinsic
-def _take(context, queue):  # type: ignore[no-untyped-def]
-    """queue[0], raised by one in the same breath: no two threads get the same number."""
+def _add(context, array, index, amount):  # type: ignore[no-untyped-def]
+    """array[index] before amount is added to it in the same breath. What a thread wrote before it added is seen by one
+    that finds the sum."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.atomic_rmw("add", data, context.get_constant(types.int64, 1), "monotonic")
+        return builder.atomic_rmw("add", builder.gep(data, [arguments[1]]), arguments[2], "acq_rel")
 
-    return types.int64(queue), generate
+    return types.int64(array, types.int64, types.int64), generate
 
 
 # Not reassociated: on a coordinate axis theta must land on the anchor to the last bit.
@@ -131,7 +132,7 @@ project = Compiled(_onto_plane, _UPDATE, frozenset({"contract"}))
 
 
 _ADVANCE = void(
-    *(_CUBE, _CUBE, _CUBE, _CUBE, int64[::1], int64[::1], int64),
+    *(_CUBE, _CUBE, _CUBE, _CUBE, int64[::1], int64[::1], int64, int64, int64),
     *(_MATRIX, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _NORMALS, uint32[:, ::1]),
     *(uint64, int64, boolean, boolean, boolean, boolean, boolean, _F_BLOCK, _F_BLOCK, _VECTOR),
     *(_F_NOISE, _F_WHOLE, _VECTOR, _F_BLOCK, _F_BEGIN, _F_PAIR, int64, _F_UPDATE, _VECTOR, _F_BLOCK),
@@ -145,8 +146,10 @@ def _advance(  # type: ignore[no-untyped-def]
     frame,  # (blocks, 3 d, walkers): tangent, anchor, path curvature of each walker; or no rows
     out,  # (blocks, rows, columns): what the observer accumulates
     done,  # (blocks,): steps each block has taken
-    queue,  # (1,): the next block to be taken, by any thread
-    target,  # step to which the blocks are taken
+    queue,  # (1,): the next part of a block's way to be taken, by any thread
+    begin,  # step from which the blocks are taken to target, in so many parts
+    target,
+    parts,
     gradient,  # (d, walkers), as is noise: workspace, as is all down to streams
     noise,
     noise_field,  # (rows, walkers), as is update_field; no rows where it is not needed
@@ -186,13 +189,17 @@ def _advance(  # type: ignore[no-untyped-def]
     pairs = xi.shape[0] // 2
     per_epoch = max(EPOCH // max(pairs, 1), 1)
     while True:
-        b: int = _take(queue)  # type: ignore[call-arg]  # numba gives the first argument
-        if b >= theta.shape[0]:
+        item: int = _add(queue, 0, 1)  # type: ignore[call-arg]  # numba gives the first argument
+        part, b = item // theta.shape[0], item % theta.shape[0]
+        if part >= parts:
             return
+        start, stop = begin + (target - begin) * part // parts, begin + (target - begin) * (part + 1) // parts
+        while _add(done, b, 0) < start:  # another thread is still at the part before
+            pass
         x, carried, held, seen = theta[b], memory[b], frame[b], out[b]
         walker = first_walker + b * walkers
         batch = -1
-        for step in range(done[b], target):
+        for step in range(max(done[b], start), stop):
             observed = observe_every > 0 and step >= observe_from and (step - observe_from) % observe_every == 0
             if not fused or (observed and watches):
                 gradient_function(x, gradient, landscape_params)
@@ -210,7 +217,7 @@ def _advance(  # type: ignore[no-untyped-def]
                     batches = batch % per_epoch + 1
                 for _ in range(batches):
                     for pair in range(pairs):
-                        next_pair(xi[2 * pair : 2 * pair + 2], streams)
+                        next_pair(xi, 2 * pair, streams)
             # Whether coordinates may have left the bound, by the sum of all squares: cheaper than to look at each.
             left = False
             if fused:
@@ -235,7 +242,7 @@ def _advance(  # type: ignore[no-untyped-def]
                 for i in range(d):
                     for w in range(walkers):
                         x[i, w] = x[i, w] if abs(x[i, w]) <= bound else np.nan
-        done[b] = max(done[b], target)
+        _add(done, b, max(stop - done[b], 0))
 
 
 advance = Compiled(_advance, _ADVANCE)

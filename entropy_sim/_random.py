@@ -73,7 +73,7 @@ _C0, _C1, _C2, _C3 = map(np.float32, (
 # fmt: on
 
 #: Signatures of `begin_streams` and `next_pair`.
-BEGIN, PAIR = void(uint32[:, ::1], uint64, int64, int64), void(float32[:, ::1], uint32[:, ::1])
+BEGIN, PAIR = void(uint32[:, ::1], uint64, int64, int64), void(float32[:, ::1], int64, uint32[:, ::1])
 # The helpers here rely on the order of operations (2^52 + x - 2^52), so only fused multiply-adds are allowed.
 _helper = njit(forceinline=True, error_model="numpy", fastmath={"contract"})
 # Inlined by numba, before it compiles: for those with one caller, where a library of their own takes time for nothing.
@@ -178,14 +178,14 @@ def _begin_streams(streams, seed, first_walker, epoch):  # type: ignore[no-untyp
         streams[0, w], streams[1, w], streams[2, w], streams[3, w] = uint32(w0), uint32(w1), uint32(w2), uint32(w3)
 
 
-def _next_pair(out, streams):  # type: ignore[no-untyped-def]
-    """The next two normals of each walker, out (2, walkers): two words of its stream, for radius and angle."""
+def _next_pair(out, row, streams):  # type: ignore[no-untyped-def]
+    """The next two normals of each walker, in a row of out and the one after it: from two words of its stream."""
     for w in range(out.shape[1]):
         a, b, c, d = streams[0, w], streams[1, w], streams[2, w], streams[3, w]
         radius_word, a, b, c, d = _next_word(a, b, c, d)
         angle_word, a, b, c, d = _next_word(a, b, c, d)
         streams[0, w], streams[1, w], streams[2, w], streams[3, w] = a, b, c, d
-        out[0, w], out[1, w] = _turned(_radius(radius_word), angle_word)
+        out[row, w], out[row + 1, w] = _turned(_radius(radius_word), angle_word)
 
 
 # One pair at a time, each called through its pointer: in a loop over pairs LLVM takes rows for overlapping.
@@ -203,4 +203,4 @@ def fill_normals(out: NDArray[np.float32], seed: int, first_walker: int, batch: 
     begin_streams(streams, np.uint64(seed), first_walker, epoch)
     for _ in range(within + 1):
         for pair in range(pairs):
-            next_pair(out[2 * pair : 2 * pair + 2], streams)
+            next_pair(out, 2 * pair, streams)

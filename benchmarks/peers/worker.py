@@ -131,6 +131,12 @@ class Contestant:
             self.samples += [sample for _, _, sample in answers if sample is not None]
         return float(seconds)
 
+    def turn(self, steps: int) -> None:
+        """The same steps twice, of which the second time counts: on a virtual machine all memory is slow to touch
+        again after a pause (tens of milliseconds), for which nobody is to pay."""
+        self.advance(steps, keep=False)
+        self.advance(steps)
+
     def check(self) -> dict[str, float]:
         """z-scores of the averages found in all calls so far (or in a run of their own), against the exact ones."""
         for _, connection in self._workers:

@@ -117,14 +117,41 @@ def test_threads_share_the_blocks_although_one_is_held_up():
     np.testing.assert_array_equal(*ends)
 
 
+def test_a_thread_waits_for_the_part_of_the_way_before_its_own():
+    """More threads than processors, each with a block: one that is not running holds up whoever wants its block."""
+    landscape, noise, dynamics = Channel(transverse_directions=1), Thermal(0.1), Overdamped()
+    start = landscape.path(np.linspace(0.1, 0.9, 6 * 32))
+
+    def final(threads):
+        ensemble = Ensemble(landscape, noise, dynamics, start, seed=5, threads=threads, block=32)
+        ensemble.advance(20_000)
+        return ensemble.theta
+
+    alone = final(1)
+    for _ in range(5):
+        np.testing.assert_array_equal(final(6), alone)
+
+
+def test_a_piece_that_is_taken_again_takes_no_step():
+    """As after an interruption, which finds some blocks at the end of the piece and others not."""
+    landscape = Channel(transverse_directions=1)
+    start = landscape.path(np.linspace(0.1, 0.9, 64))
+    ensemble = Ensemble(landscape, Thermal(0.1), Overdamped(), start, seed=5, threads=2, block=32)
+    ensemble.advance(3000)
+    before = ensemble.theta
+    ensemble.step = 0
+    ensemble._piece(3000)
+    np.testing.assert_array_equal(ensemble.theta, before)
+
+
 def test_no_two_threads_are_given_the_same_block():
     """Eight threads count together as far as one would alone; a counter that is read and then written loses some."""
-    from entropy_sim._kernels import _take
+    from entropy_sim._kernels import _add
 
     @njit(void(int64[::1], int8[::1]), nogil=True)
     def mark(queue, seen):
         while True:
-            i = _take(queue)
+            i = _add(queue, 0, 1)
             if i >= seen.size:
                 return
             seen[i] += 1
