@@ -50,8 +50,9 @@ class Settings:
     """Rounds of the race."""
     steps: int = 1000
     """Steps of a peer's turn: 5 units of time, more than three of the longest autocorrelation time."""
-    own_steps: int = 20_000
-    """Steps of our turn and of the floor's, whose walker-steps are some twenty times shorter."""
+    own_steps: int = 40_000
+    """Steps of our turn and of the floor's, whose walker-steps are some twenty times shorter: half a second with two
+    threads."""
     work: float = 6e8
     """Walkers x steps x coordinates of each point of the scaling table."""
     repeats: int = 3

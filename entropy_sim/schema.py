@@ -408,7 +408,7 @@ def _values_fault(group: str, name: str, variable: xr.Variable) -> str | None:
             return f"{group}/{name}: expected finite values, found {values[~np.isfinite(values)].flat[0]:g}"
         if name == "control" and (len(set(values.flat)) < values.size or not {0} <= set(values.flat) <= {0, 1}):
             return f"{group}/control: expected 0 (noise on), or 0 and 1 (noise off), found {_listed(values)}"
-    if name.endswith("_stderr") and bool((variable < 0).any()):
+    if name.endswith("_stderr") and bool((variable.values < 0).any()):
         return f"{group}/{name}: expected values of at least 0, found {float(variable.min()):g}"
     return None
 
