@@ -6,6 +6,7 @@ written (torch.optim, pytorch_optimizer, curvlinops) acts on parameters that are
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -191,7 +192,10 @@ class KFAC:
 
     def start(self, at: Start) -> Update:
         try:
-            import curvlinops  # noqa: F401
+            with warnings.catch_warnings():
+                # linear_operator, which it imports, compiles with torch.jit, which torch is to drop: not the user's concern.
+                warnings.simplefilter("ignore", FutureWarning)
+                import curvlinops  # noqa: F401
         except ImportError as error:
             raise _missing("K-FAC", "curvlinops-for-pytorch") from error
         return _KroneckerFactored(self, at)
