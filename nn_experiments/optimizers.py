@@ -193,7 +193,7 @@ class KFAC:
     def start(self, at: Start) -> Update:
         try:
             with warnings.catch_warnings():
-                # linear_operator, which it imports, compiles with torch.jit, which torch is to drop: not the user's concern.
+                # linear_operator, which it imports, compiles with torch.jit, which torch is to drop: no user's concern.
                 warnings.simplefilter("ignore", FutureWarning)
                 import curvlinops  # noqa: F401
         except ImportError as error:

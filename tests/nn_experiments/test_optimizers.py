@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -242,6 +243,13 @@ def test_kfac_wants_a_loss_it_knows() -> None:
     pytest.importorskip("curvlinops")
     with pytest.raises(UserError, match="K-FAC expects the loss cross_entropy or squared, found another"):
         kfac_session(Layers(loss=lambda f, y: F.cross_entropy(f, y)))
+
+
+def test_what_kfac_s_library_warns_of_is_not_shown() -> None:
+    pytest.importorskip("curvlinops")
+    start = "from nn_experiments.optimizers import KFAC\ntry: KFAC().start(None)\nexcept AttributeError: print('began')"
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("began\n", "")
 
 
 @pytest.mark.parametrize(("optimizer", "module"), [(SOAP(), "pytorch_optimizer"), (KFAC(), "curvlinops")])
