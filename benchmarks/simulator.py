@@ -53,7 +53,7 @@ class Settings:
     own_steps: int = 40_000
     """Steps of our turn and of the floor's, whose walker-steps are some twenty times shorter: half a second with two
     threads."""
-    work: float = 6e8
+    work: float = 2.4e9
     """Walkers x steps x coordinates of each point of the scaling table."""
     repeats: int = 3
     """Repeats of everything outside the race."""
