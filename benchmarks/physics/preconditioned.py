@@ -70,7 +70,7 @@ def thermal_form(quick: bool) -> list[Row]:
         dynamics = Preconditioned(0.5, 1.0, momentum)
         temperature = float(dynamics.variance(np.ones(1), np.full(1, _C))[0])
         small = theory.effective_temperature(_C, 0.5, momentum)
-        found, stderr = _variance(dynamics, 1.0, 2000 if quick else 20_000, 400)
+        found, stderr = _variance(dynamics, 1.0, 4000 if quick else 20_000, 400)
         for i, s in enumerate(_S):
             result.append(
                 Row(

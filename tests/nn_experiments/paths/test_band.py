@@ -107,8 +107,9 @@ def test_all_points_share_a_minibatch_that_follows_the_seed():
     same = experiment.initial(0).expand(3, -1).clone()
     with Band(experiment, 32, 3) as band:
         first, second = band.value_and_gradient(same)[0], band.value_and_gradient(same)[0]
-        assert len(set(first.tolist())) == 1
-        assert first[0] != second[0]
+        # On some processors the points of one batched product differ in the last digit.
+        torch.testing.assert_close(first, first[:1].expand(3), rtol=1e-6, atol=0.0)
+        assert abs(first[0] / second[0] - 1) > 1e-4
         band.reseed(3)
         assert torch.equal(band.value_and_gradient(same)[0], first)
         band.reseed(4)
