@@ -1,6 +1,7 @@
 """What every run reports beside its numbers: how adiabatic it was, and how much its averages are worth."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from entropy_sim import (
     Thermal,
 )
 from entropy_sim.errors import UserError
-from entropy_sim.landscapes import Exponential, Quadratic
+from entropy_sim.landscapes import Barrier, Exponential, Quadratic
 from entropy_sim.measurements import Escape
-from entropy_sim.measurements.base import timescale_ratio
+from entropy_sim.measurements.base import path_group, timescale_ratio
 from entropy_sim.scan import Scan
 
 
@@ -108,3 +109,12 @@ def test_a_scan_reports_the_largest_timescale_ratio_that_is_defined(monkeypatch)
     scan = Scan("temperature", (0.01, 0.02))
     run = Escape(replicas=4, duration=1.0, scan=scan).run()
     assert run.attrs["timescale_ratio"] == 0.1
+
+
+def test_the_highest_loss_between_the_points_of_a_path_is_that_of_each_interval():
+    channel, s = Channel(along=Barrier(0.4)), np.array([0.0, 0.1, 0.4, 0.7, 1.0])
+    highest = [channel.path_energy(np.linspace(a, b, 1001)).max() for a, b in pairwise(s)]
+    found = path_group(channel, s)["loss_between"].values
+    np.testing.assert_allclose(found[:-1], highest, rtol=1e-2)
+    assert np.ptp(highest) > 0.1
+    assert np.isnan(found[-1])
