@@ -167,6 +167,8 @@ def _batch_words(network: xr.DataTree) -> str:
 def _objective_words(network: xr.DataTree) -> str:
     """Where weight decay entered, if it did not enter everywhere alike: another objective for each stage."""
     config = summaries.configuration(network.attrs)
+    if isinstance(config, dict) and "path" not in network.children:
+        config = config.get("barrier")  # a scan of barriers trains, finds paths and measures with settings of its own
     stages = {"training": "training", "path": "path finding", "mean_force": "mean force", "relaxation": "relaxation"}
     found = {
         words: float(config[stage]["weight_decay"])
