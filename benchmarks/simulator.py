@@ -38,6 +38,8 @@ PEERS: dict[str, float | None] = {
 Z_LIMIT = 4.0
 #: What another stride costs is shown beside it.
 OTHER_STRIDES = (1, 50)
+#: Ours once more, as processes of one thread each: they share nothing, so no threads can gain more on these processors.
+APART = "apart"
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,9 @@ def race(settings: Settings, problem: Problem, peers: Sequence[str], say: Any = 
         for stride in OTHER_STRIDES:
             variant = Variant({"stride": stride})
             enter((f"stride {stride}", last), lambda v=variant: Contestant(OURS, problem, settings.walkers, last, v))  # type: ignore[misc]
+        if last > 1:
+            variant = Variant(processes="each")
+            enter((APART, last), lambda: Contestant(OURS, problem, settings.walkers, last, variant))
         for i in range(settings.rounds):
             for key, contestant in list(found.ran.items()):
                 try:
@@ -172,6 +177,8 @@ def race_rows(settings: Settings, problem: Problem, peers: Sequence[str], found:
             ratio(f"{_name(peer)} / ours, {_threads(n)} each", (peer, n), (OURS, n), target, note)
     if last == 2:
         ratio("ours: speed of 2 threads / 1 thread", (OURS, 1), (OURS, 2), ">= 1.8")
+        note = "they share nothing: what these processors gain"
+        ratio("ours: speed of 2 processes / 1 thread", (OURS, 1), (APART, 2), "", note)
     else:
         rows.append(_rows.missing("ours: speed of 2 threads / 1 thread", "ratio", "one processor only", ">= 1.8"))
     for (peer, n), z in found.checks.items():

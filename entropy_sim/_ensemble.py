@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from entropy_sim.landscapes.base import Landscape
     from entropy_sim.noise.base import Noise
 
-#: Largest size of a coordinate that still counts as converged, in the landscape's own units.
+#: Largest size of a coordinate that still counts as converged, in the landscape's own units or, where the path goes
+#: further out than that, times its largest coordinate.
 DIVERGENCE_BOUND = 1e8
 #: Bytes that a block may take, the fewest walkers that are worth the while (to begin a row's loop so often is felt in
 #: narrower ones), and the most: of blocks of few rows, which fit the first-level cache anyhow, and of others.
@@ -72,7 +73,7 @@ class Ensemble:
         name: str = "ensemble",
     ) -> None:
         n, d = start.shape
-        dynamics.check(landscape, noise)
+        dynamics.check(landscape, noise, held=frame is not None)
         self._checkpoint, self._name = checkpoint, name
         self._pool: ThreadPoolExecutor | None = None
         self._saved = time.monotonic()
@@ -135,7 +136,7 @@ class Ensemble:
             empty if observer_params is None else observer_params,
             observe_from,
             observe_every,
-            DIVERGENCE_BOUND,
+            DIVERGENCE_BOUND * max(1.0, float(np.abs(landscape.path(np.linspace(0.0, 1.0, 65))).max())),
         )
         if checkpoint is not None and (state := checkpoint.load(name)) is not None:
             self.restore(state)

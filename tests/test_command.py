@@ -45,7 +45,9 @@ def one_line(stderr: str) -> str:
 @pytest.fixture(scope="module")
 def forces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("command")
+    begin = time.monotonic()
     succeed("simulate", "mean-force", *QUICK, "--out", "force.nc", cwd=folder)
+    (folder / "seconds").write_text(str(time.monotonic() - begin))
     return folder / "force.nc"
 
 
@@ -227,9 +229,15 @@ def test_info_counts_what_has_no_value(forces, tmp_path, capsys):
 def test_a_killed_run_leaves_what_was_there(forces, tmp_path):
     out = tmp_path / "kept.nc"
     shutil.copy(forces, out)
-    long = ("--duration", "5000", "--walkers", "2048", "--overwrite", "--out", str(out))
-    process = subprocess.Popen([ENTROPIC, "simulate", "mean-force", *long], stderr=subprocess.PIPE, text=True)
-    time.sleep(6)
+    long = ("--duration", "50000", "--walkers", "2048", "--overwrite", "--out", str(out))
+    process = subprocess.Popen(
+        [ENTROPIC, "simulate", "mean-force", *long],
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    time.sleep(2.0 + float((forces.parent / "seconds").read_text()))  # it is under way by then
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -9,14 +9,20 @@ import numpy as np
 
 from entropy_sim._kernels import Compiled, update_function
 from entropy_sim.dynamics.base import Dynamics, Floats
-from entropy_sim.dynamics.sgd import check_learning_rate, check_momentum, check_weight_decay
+from entropy_sim.dynamics.sgd import (
+    check_learning_rate,
+    check_momentum,
+    check_weight_decay,
+    check_weight_decay_on,
+)
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes.base import Landscape
-from entropy_sim.noise.base import Supplies
+from entropy_sim.noise.base import Noise, Supplies
 
 
-# params: eta, beta1, beta2, epsilon, weight decay in the gradient, decoupled weight decay. memory: first moments (d),
-# second moments (d), then 1 - beta1^n and 1 - beta2^n: the same running averages of the number 1.
+# params: eta, beta1, beta2, epsilon, weight decay in the gradient, decoupled weight decay. field: where weight decay
+# sees theta, if elsewhere. memory: first moments (d), second moments (d), then 1 - beta1^n and 1 - beta2^n: the same
+# running averages of the number 1.
 @update_function
 def _step(theta, gradient, noise, field, memory, params):  # type: ignore[no-untyped-def]
     eta, beta1, beta2, epsilon, decay, shrink = params[0], params[1], params[2], params[3], params[4], params[5]
@@ -27,6 +33,12 @@ def _step(theta, gradient, noise, field, memory, params):  # type: ignore[no-unt
         memory[2 * d, w] = weight1
         memory[2 * d + 1, w] = weight2
     rate, keep, scale = eta / weight1, 1.0 - eta * shrink, 1.0 / np.sqrt(weight2)
+    if field.shape[0] > 0:
+        for i in range(d):
+            for w in range(walkers):
+                gradient[i, w] += decay * field[i, w]
+                theta[i, w] -= eta * shrink * field[i, w]
+        decay, keep = 0.0, 1.0
     for i in range(d):
         for w in range(walkers):
             g = gradient[i, w] + noise[i, w] + decay * theta[i, w]
@@ -90,6 +102,13 @@ class Adam(Dynamics):
     def memory_rows(self, dimension: int) -> int:
         return 2 * dimension + 2
 
+    def field_function(self, landscape: Landscape) -> Compiled | None:
+        return landscape.folded if self.weight_decay else None
+
+    def check(self, landscape: Landscape, noise: Noise, held: bool = False) -> None:
+        super().check(landscape, noise, held)
+        check_weight_decay_on(landscape, self.weight_decay)
+
     def params(self) -> Floats:
         coupled = 0.0 if self.decoupled else self.weight_decay
         shrink = self.weight_decay if self.decoupled else 0.0
@@ -100,6 +119,9 @@ class Adam(Dynamics):
 
     def variance(self, curvature: Floats, noise: Floats) -> Floats:
         raise UserError("dynamics: expected one with an exact variance (Overdamped, Underdamped, SGD), found Adam")
+
+    def far_out(self, exponent: float, ratio: float) -> tuple[float, float]:
+        return 0.5 * exponent, np.sqrt(ratio)
 
     def has_exact_variance(self, landscape: Landscape) -> bool:
         return False

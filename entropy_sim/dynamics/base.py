@@ -45,8 +45,10 @@ class Dynamics:
         multiple of the normals, which then need not be written down. None: the noise's function and this one's."""
         return None
 
-    def check(self, landscape: Landscape, noise: Noise) -> None:
-        """Raise UserError for a noise that does not fit or a step that is unstable on the landscape's path."""
+    def check(self, landscape: Landscape, noise: Noise, held: bool = False) -> None:
+        """Raise UserError for a noise that does not fit or a step that is unstable on the landscape's path.
+
+        held: whether walkers stay where they are along the path, so that no stiffness along it matters."""
         if noise.supplies not in self.accepts:
             wanted = " or ".join(f"a {kind.replace('_', ' ')}" for kind in self.accepts)
             raise UserError(
@@ -54,7 +56,7 @@ class Dynamics:
                 f"found {type(noise).__name__}, which supplies a {noise.supplies.replace('_', ' ')}"
             )
         noise.check(landscape)
-        self.check_stability(landscape.largest_stiffness())
+        self.check_stability(landscape.largest_stiffness(along=not held))
 
     def check_stability(self, stiffness: float) -> None:
         """Raise UserError, stating the limit, if the step is unstable at this stiffness."""
@@ -65,6 +67,20 @@ class Dynamics:
 
         Raises UserError where no exact form is known."""
         raise NotImplementedError
+
+    def variance_sampled(self, curvature: Floats, noise: Floats, curvature_variance: Floats) -> Floats:
+        """The same where samples that are drawn make the stiffness fluctuate too, with variance S: the noise is then
+        ``C + S <x²>``, so ``<x²> = V C / (1 - V S)``, V that of unit noise. NaN where that diverges.
+
+        Reference: `theory.variance_sgd_fluctuating_curvature`."""
+        unit = self.variance(curvature, np.ones_like(curvature))
+        damping = 1.0 - unit * curvature_variance
+        return np.where(damping > 0, unit * noise / np.where(damping > 0, damping, 1.0), np.nan)
+
+    def far_out(self, exponent: float, ratio: float) -> tuple[float, float]:
+        """Exponent b and ratio of the diffusion ∝ k^b across the path that spreads walkers as this rule does under a
+        noise of such exponent and ratio (see `Landscape.stationary_obstacle`)."""
+        return exponent, ratio
 
     def has_exact_variance(self, landscape: Landscape) -> bool:
         """Whether `variance` is that of the displacement from the landscape's path, everywhere on it."""

@@ -78,8 +78,8 @@ class Overdamped(Dynamics):
         diffusion = float(noise.along(landscape, [0.0])[0])
         return _whole_step, np.array([self.step, np.sqrt(2.0 * diffusion * self.step)])
 
-    def check(self, landscape: Landscape, noise: Noise) -> None:
-        super().check(landscape, noise)
+    def check(self, landscape: Landscape, noise: Noise, held: bool = False) -> None:
+        super().check(landscape, noise, held)
         if self.scheme == "leimkuhler_matthews" and not noise.isotropic:
             raise UserError(
                 f"dynamics.scheme: expected euler_maruyama for {type(noise).__name__} (leimkuhler_matthews needs "

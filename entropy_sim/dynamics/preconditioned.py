@@ -91,27 +91,35 @@ class Preconditioned(Dynamics):
     def params(self) -> Floats:
         return np.array([self.learning_rate, self.momentum, self.exponent])
 
-    def check(self, landscape: Landscape, noise: Noise) -> None:
+    def check(self, landscape: Landscape, noise: Noise, held: bool = False) -> None:
         self.field_function(landscape)
         lowest = float(landscape.curvature(np.linspace(0.0, 1.0, STABILITY_POINTS)).min(initial=np.inf))
         if not lowest > 0.0:
             raise UserError(
                 f"landscape: expected every transverse stiffness > 0 on the path for Preconditioned, found {lowest:g}"
             )
-        super().check(landscape, noise)
+        super().check(landscape, noise, held=True)
+        if not held:  # along the path, where P is 1
+            stiffest = float(landscape.tangential_curvature(np.linspace(0.0, 1.0, STABILITY_POINTS)).max())
+            self._check_steepness(stiffest, "k along the path", stiffest)
 
     def check_stability(self, stiffness: float) -> None:
         # Below exponent 1 the stiffest mode goes first; at 1 all alike.
-        steepness = max(stiffness, 0.0) ** (1.0 - self.exponent)
+        self._check_steepness(max(stiffness, 0.0) ** (1.0 - self.exponent), "k^(1 - exponent)", stiffness)
+
+    def _check_steepness(self, steepness: float, formula: str, stiffness: float) -> None:
         if steepness * self.learning_rate >= 2.0 * (1.0 + self.momentum):
-            limit = 2.0 * (1.0 + self.momentum) / steepness
             raise UserError(
-                f"dynamics.learning_rate: expected less than {limit:g}, the stability limit 2 (1 + momentum)/"
-                f"k^(1 - exponent) at the largest stiffness {stiffness:g}, found {self.learning_rate:g}"
+                f"dynamics.learning_rate: expected less than {2.0 * (1.0 + self.momentum) / steepness:g}, the "
+                f"stability limit 2 (1 + momentum)/{formula} at the largest stiffness {stiffness:g}, found "
+                f"{self.learning_rate:g}"
             )
 
     def variance(self, curvature: Floats, noise: Floats) -> Floats:
         return theory.variance_preconditioned(curvature, noise, self.learning_rate, self.exponent, self.momentum)
+
+    def far_out(self, exponent: float, ratio: float) -> tuple[float, float]:
+        return exponent - self.exponent, ratio
 
     def relaxation_rate(self, curvature: Floats, noise: Floats) -> Floats:
         steepness = np.where(curvature > 0, curvature, np.nan) ** (1.0 - self.exponent)

@@ -12,14 +12,19 @@ from entropy_sim._kernels import Compiled, update_function
 from entropy_sim.dynamics.base import Dynamics, Floats
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes.base import Landscape
-from entropy_sim.noise.base import Supplies
+from entropy_sim.noise.base import Noise, Supplies
 
 
-# params: eta, beta, 1 if Nesterov, weight decay. memory: the velocity v, if there is momentum; PyTorch's buffer is
-# -v / eta.
+# params: eta, beta, 1 if Nesterov, weight decay. field: where weight decay sees theta, if elsewhere. memory: the
+# velocity v, if there is momentum; PyTorch's buffer is -v / eta.
 @update_function
 def _step(theta, gradient, noise, field, memory, params):  # type: ignore[no-untyped-def]
     eta, beta, nesterov, decay = params[0], params[1], params[2] != 0.0, params[3]
+    if field.shape[0] > 0:
+        for i in range(theta.shape[0]):
+            for w in range(theta.shape[1]):
+                gradient[i, w] += decay * field[i, w]
+        decay = 0.0
     if memory.shape[0] == 0:
         for i in range(theta.shape[0]):
             for w in range(theta.shape[1]):
@@ -73,8 +78,15 @@ class SGD(Dynamics):
     def memory_rows(self, dimension: int) -> int:
         return dimension if self.momentum else 0
 
+    def field_function(self, landscape: Landscape) -> Compiled | None:
+        return landscape.folded if self.weight_decay else None
+
     def params(self) -> Floats:
         return np.array([self.learning_rate, self.momentum, float(self.nesterov), self.weight_decay])
+
+    def check(self, landscape: Landscape, noise: Noise, held: bool = False) -> None:
+        super().check(landscape, noise, held)
+        check_weight_decay_on(landscape, self.weight_decay)
 
     def check_stability(self, stiffness: float) -> None:
         most = 2.0 * (1.0 + self.momentum) / (1.0 + 2.0 * self.momentum * self.nesterov)
@@ -113,6 +125,12 @@ def leads_to_the_path(landscape: Landscape) -> bool:
     gamma, t = landscape.path(s), landscape.tangent(s)
     across = gamma - np.einsum("nd,nd->n", gamma, t)[:, None] * t
     return bool(np.abs(across).max() <= 1e-12 * max(1.0, float(np.abs(gamma).max())))
+
+
+def check_weight_decay_on(landscape: Landscape, value: float) -> None:
+    """Raise UserError for weight decay on a path that is its own beginning: no |theta|² is continuous there."""
+    if value and getattr(landscape, "boundary", None) == "periodic":
+        raise UserError(f"dynamics.weight_decay: expected 0 with landscape.boundary periodic, found {value:g}")
 
 
 def check_learning_rate(value: float) -> None:

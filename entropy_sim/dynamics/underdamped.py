@@ -74,8 +74,8 @@ class Underdamped(Dynamics):
         fall = self.friction * self.step
         return np.array([self.step, np.exp(-fall), np.sqrt(-0.5 * np.expm1(-2.0 * fall))])
 
-    def check(self, landscape: Landscape, noise: Noise) -> None:
-        super().check(landscape, noise)
+    def check(self, landscape: Landscape, noise: Noise, held: bool = False) -> None:
+        super().check(landscape, noise, held)
         if not noise.isotropic:
             raise UserError(
                 "noise: expected constant isotropic noise such as Thermal for Underdamped, "

@@ -195,6 +195,18 @@ def locate(theta, out, params):  # type: ignore[no-untyped-def]
 
 
 @block_function
+def folded(theta, out, params):  # type: ignore[no-untyped-def]
+    length, period, inverse, mirror = params[0], params[1], params[2], params[3]
+    d, walkers = theta.shape
+    for w in range(walkers):
+        s, sign = _fold(theta[0, w], length, period, inverse, mirror)
+        out[0, w] = sign * length * s
+    for i in range(1, d):
+        for w in range(walkers):
+            out[i, w] = theta[i, w]
+
+
+@block_function
 def stiffness(theta, out, params):  # type: ignore[no-untyped-def]
     length, period, inverse, mirror = params[0], params[1], params[2], params[3]
     groups = int64(params[4])

@@ -21,17 +21,21 @@ class Landscape:
     Compiled functions on a block, `f(theta, out, params)`, theta (d, walkers), see `_kernels`:
         gradient              out (d, walkers): dL/dtheta.
         locate                out (2, walkers): position s along the path, and squared distance from it.
+        folded                out (d, walkers): where theta is unwrapped (see below), where it really is; times -1 in
+                              row 0 if that is a mirror image. None where theta is not unwrapped.
         transverse_stiffness  out (d, walkers): k_i(y) in the row of coordinate i (row 0, along the path, is left
                               alone); None where the transverse directions are not coordinates.
         noise_variance        out (d, walkers): the landscape's own gradient-noise variance per coordinate, or None.
         euler_maruyama        a `_kernels.euler_maruyama_function`, gradient and step in one, or None.
         sampled_gradient      a `_kernels.noise_function`: the gradient of really drawn samples minus that of all of
                               them, with the numbers of `sample_params`; None where there are no samples.
-    They must survive NaN in theta. Reflecting ends are mirror images: coordinates are unwrapped, forces folded.
+    They must survive NaN in theta. Reflecting ends are mirror images: coordinates are unwrapped, forces folded. So is
+    a periodic path unwrapped.
     """
 
     gradient: ClassVar[Compiled]
     locate: ClassVar[Compiled]
+    folded: ClassVar[Compiled | None] = None
     transverse_stiffness: ClassVar[Compiled | None] = None
     noise_variance: ClassVar[Compiled | None] = None
     euler_maruyama: ClassVar[Compiled | None] = None
@@ -88,7 +92,7 @@ class Landscape:
 
     @property
     def sample_count(self) -> int:
-        """Number of samples N; this and the next two only with `sampled_gradient`."""
+        """Number of samples N; this and the next three only with `sampled_gradient`."""
         raise NotImplementedError
 
     def sample_params(self) -> Floats:
@@ -101,19 +105,30 @@ class Landscape:
         """Variance of the sampled gradient on the path, along it (n,) and of the transverse modes (n, modes)."""
         raise NotImplementedError
 
+    def sampled_curvature_variance(self, s: ArrayLike, batch_size: int, replacement: bool) -> Floats:
+        """Variance from batch to batch of the stiffness of the transverse modes on the path, (n, modes)."""
+        raise NotImplementedError
+
     def path_curvature(self, s: ArrayLike) -> Floats:
         """gamma'' per arc length squared, (n, d); zero on a straight path."""
         return np.zeros((np.size(s), self.dimension))
 
-    def stationary_obstacle(self) -> str | None:
-        """Why p ∝ exp(-L/T) cannot be normalised here, or None if it can."""
+    def stationary_obstacle(self, exponent: float | None = 0.0, ratio: float = 1.0) -> str | None:
+        """Why no density can be stationary here, or None if one can.
+
+        exponent: b of the noise, D or C ∝ k^b across the path and constant along it: the stiffness then adds ∝ k^b / b
+        to the potential, or ∝ ln k for b = 0 (thermal: p ∝ exp(-L/T)). ratio: of that across to that along the path,
+        which counts for b = 0. None: of another noise, which may do anything far out."""
         return None
 
     # The same for all.
 
-    def largest_stiffness(self) -> float:
-        """Largest stiffness that a step must be stable for; here that of the transverse modes on the path."""
-        return float(self.curvature(np.linspace(0.0, 1.0, STABILITY_POINTS)).max(initial=0.0))
+    def largest_stiffness(self, along: bool = True) -> float:
+        """Largest stiffness on the path that a step must be stable for: of the transverse modes and, for walkers that
+        move along the path too, t · H t."""
+        s = np.linspace(0.0, 1.0, STABILITY_POINTS)
+        across = float(self.curvature(s).max(initial=0.0))
+        return max(across, float(self.tangential_curvature(s).max())) if along else across
 
     def path_energy(self, s: ArrayLike) -> Floats:
         """U(s) = L(gamma(s)), (n,)."""

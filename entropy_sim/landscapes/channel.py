@@ -118,6 +118,10 @@ class Channel(Landscape):
         return (*codes, ends[self.boundary], self.transverse_directions == 1)
 
     @property
+    def folded(self) -> Compiled | None:  # type: ignore[override]
+        return None if self.boundary == "open" else _channel.folded
+
+    @property
     def gradient(self) -> Compiled:  # type: ignore[override]
         simple = self._simple
         return _channel.any_gradient if simple is None else _channel.simple_gradient(*simple)
@@ -196,15 +200,17 @@ class Channel(Landscape):
             out[:, which] = np.multiply.outer(shape.slope(at), amplitudes[which])
         return out
 
-    def largest_stiffness(self) -> float:
+    def largest_stiffness(self, along: bool = True) -> float:
         """Largest of the k_i and of U'' on the path and, on an open line, half its length beyond."""
-        margin = _BEYOND if self.boundary == "open" else 0.0
+        margin = _BEYOND if self.boundary == "open" and along else 0.0
         s = np.linspace(-margin, 1.0 + margin, STABILITY_POINTS)
-        along = np.gradient(self.along.slope(s), s) / self.length**2
-        return float(max(self.curvature(s).max(), along.max()))
+        across = float(self.curvature(s).max())
+        bend = np.gradient(self.along.slope(s), s) / self.length**2
+        return max(across, float(bend.max())) if along else across
 
-    def stationary_obstacle(self) -> str | None:
-        """On an open line exp(-V/T), V = U + (T/2) sum ln k_i, must fall faster than 1/|y| on both sides."""
+    def stationary_obstacle(self, exponent: float | None = 0.0, ratio: float = 1.0) -> str | None:
+        """On an open line exp(-V/D), V = U + the potential of the stiffness, must fall faster than 1/|y| on both sides:
+        for thermal noise V = U + (T/2) sum ln k_i."""
         if self.boundary != "open":
             return None
         for side, end in enumerate(("s = -inf", "s = +inf")):
@@ -217,9 +223,16 @@ class Channel(Landscape):
                 return f"an open valley whose energy falls without bound towards {end} (landscape.along, boundary)"
             if power > 1 or (power == 1 and rate >= 0):
                 continue
-            if rate < 0 or (rate == 0 and growth <= 2):
+            if exponent is None or exponent < 0:  # k^b / b rises to 0 and no higher, where k grows
+                confined = False
+            elif exponent > 0:
+                confined = any(tail[0] > 0 for tail, _ in tails)
+            else:
+                confined = rate > 0 or (rate == 0 and growth * ratio > 2)
+            if not confined:
+                why = "neither U nor the stiffness grows" if exponent == 0 else "U does not grow, nor what noise adds"
                 return (
-                    f"an open valley that nothing confines towards {end}: neither U nor the stiffness grows "
+                    f"an open valley that nothing confines towards {end}: {why} "
                     "(e.g. landscape.along:confining, or boundary reflecting)"
                 )
         return None

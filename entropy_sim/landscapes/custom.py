@@ -137,11 +137,12 @@ class Custom(Landscape):
         x, t, h = self.path(s), self.tangent(s), _STEP * self.arc_length
         return (_derivative(lambda j: self.gradient_at(x + j * h * t), h) * t).sum(axis=-1)
 
-    def stationary_obstacle(self) -> str | None:
+    def stationary_obstacle(self, exponent: float | None = 0.0, ratio: float = 1.0) -> str | None:
         """A valley that goes straight on beyond an end of the path and neither rises nor gets stiffer there.
 
-        As for an open `Channel`, sum ln k must grow faster than 2 ln r where the energy does not rise. Images of the
-        path, the way to have walls or a ring, are let through: walkers on them do as those on the path."""
+        As for an open `Channel`, for thermal noise sum ln k must grow faster than 2 ln r where the energy does not
+        rise. Images of the path, the way to have walls or a ring, are let through: walkers on them do as those on it.
+        """
         if self._has_images():
             return None
         length, ends = self.arc_length, np.array([0.0, 1.0])
@@ -160,8 +161,11 @@ class Custom(Landscape):
                     continue
                 stiffness = np.linalg.eigvalsh(normal @ hessian @ normal.T)
                 valley = bool((stiffness > 0).all())
-                growth = np.diff(np.log(stiffness).sum(axis=1))[0] / np.log(10.0)
-            if valley and growth <= 2.0 + 1e-3:
+                growth = np.diff(np.log(stiffness), axis=0)[0] / np.log(10.0)
+            confined = growth.sum() * ratio > 2.0 + 1e-3
+            if exponent is None or exponent != 0.0:
+                confined = exponent is not None and exponent > 0.0 and bool((growth > 1e-3).any())
+            if valley and not confined:
                 return f"a valley that neither rises nor gets stiffer beyond s = {s:g} (landscape.file)"
         return None
 

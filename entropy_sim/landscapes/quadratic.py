@@ -149,6 +149,14 @@ class Quadratic(Landscape):
     def curvature_slope(self, s: ArrayLike) -> Floats:
         return np.zeros((np.size(s), self.dimension - 1))
 
-    def stationary_obstacle(self) -> str | None:
+    def tangential_curvature(self, s: ArrayLike) -> Floats:
+        t = self.tangent([0.0])[0]
+        return np.full(np.size(s), t @ self._matrix() @ t)
+
+    def largest_stiffness(self, along: bool = True) -> float:
+        """That of the transverse modes or, for walkers that move along the path too, the largest eigenvalue of H."""
+        return float(np.linalg.eigvalsh(self._matrix()).max()) if along else super().largest_stiffness(False)
+
+    def stationary_obstacle(self, exponent: float | None = 0.0, ratio: float = 1.0) -> str | None:
         lowest = float(np.linalg.eigvalsh(self._matrix()).min())
         return None if lowest > 0 else f"a flat or falling direction without bound (lowest eigenvalue of H {lowest:g})"

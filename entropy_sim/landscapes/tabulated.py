@@ -101,6 +101,17 @@ def _locate(theta, out, params):  # type: ignore[no-untyped-def]
             out[1, w] += theta[i, w] * theta[i, w]
 
 
+@block_function
+def _folded(theta, out, params):  # type: ignore[no-untyped-def]
+    length = params[3 + int64(params[0]) - 1]
+    for w in range(theta.shape[1]):
+        y, sign = _fold(theta[0, w], length)
+        out[0, w] = sign * y
+    for i in range(1, theta.shape[0]):
+        for w in range(theta.shape[1]):
+            out[i, w] = theta[i, w]
+
+
 @njit(nogil=True, error_model="numpy", fastmath=set(FASTMATH))
 def _modes_into(theta, out, params, first_table):  # type: ignore[no-untyped-def]
     """Rows 1… of out from the k + 1 tables starting with number `first_table`; the bulk's in all bulk rows."""
@@ -173,6 +184,7 @@ class Tabulated(Landscape):
 
     gradient: ClassVar[Compiled] = _gradient
     locate: ClassVar[Compiled] = _locate
+    folded: ClassVar[Compiled] = _folded
     transverse_stiffness: ClassVar[Compiled] = _stiffness
     noise_variance: ClassVar[Compiled] = _noise
 

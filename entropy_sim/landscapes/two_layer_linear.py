@@ -16,6 +16,7 @@ from entropy_sim._random import philox
 from entropy_sim.errors import require
 from entropy_sim.landscapes.base import Floats, Landscape, column
 from entropy_sim.landscapes.samples import GeneratedSamples, SampleFile, Samples
+from entropy_sim.theory.minibatch import batch_mean_factor
 
 # --- arc length of the hyperbola -------------------------------------------------------------------------------------
 
@@ -299,15 +300,16 @@ class TwoLayerLinear(Landscape):
         x, y = self._samples
         return np.concatenate([[len(x), *self._moments], np.column_stack([x * x, x * y]).ravel()])
 
+    def _share(self, batch_size: int, replacement: bool) -> float:
+        """Variance of the mean of a batch over that of one sample."""
+        return float(batch_mean_factor(batch_size, None if replacement else self.sample_count))
+
     def batch_gradient_variance(self, batch_size: int | None, replacement: bool, label_noise: float) -> float:
         """Variance of g, the batch mean of x (u w x - y), on the valley, where it is the same everywhere:
         ``f Var(x r) + label_noise² E x² / B``, f = 1/B or, without replacement, (N-B)/(B (N-1)); None: all samples."""
         x, y = self._samples
-        n = len(x)
-        size = n if batch_size is None else batch_size
-        share = 0.0 if batch_size is None else 1.0 / size
-        if batch_size is not None and not replacement:
-            share = (n - size) / (size * max(n - 1, 1))
+        size = self.sample_count if batch_size is None else batch_size
+        share = 0.0 if batch_size is None else self._share(batch_size, replacement)
         residual = x * (self.product * x - y)
         return share * float(residual.var()) + label_noise**2 * self._moments[0] / size
 
@@ -318,5 +320,9 @@ class TwoLayerLinear(Landscape):
         g = self.batch_gradient_variance(batch_size, replacement, label_noise)
         return np.zeros(np.size(s)), g * (self.path(s) ** 2).sum(axis=1, keepdims=True)
 
-    def stationary_obstacle(self) -> str | None:
+    def sampled_curvature_variance(self, s: ArrayLike, batch_size: int, replacement: bool) -> Floats:
+        spread = self._share(batch_size, replacement) * float((self._samples[0] ** 2).var())
+        return spread * (self.path(s) ** 2).sum(axis=1, keepdims=True) ** 2
+
+    def stationary_obstacle(self, exponent: float | None = 0.0, ratio: float = 1.0) -> str | None:
         return "a flat valley without end: u w = a goes on beyond the path, and its weight does not fall off"

@@ -77,7 +77,7 @@ class MeanForce(Measurement):
         check_positions("positions", self.positions, increasing=True)
         check_counts(replicas=self.replicas, walkers=self.walkers, time_windows=self.time_windows, stride=self.stride)
         check_seed(self.seed)
-        self.dynamics.check(self.landscape, self.noise)
+        self.dynamics.check(self.landscape, self.noise, held=True)
         if not self.noise.has_finite_variance:
             raise UserError(
                 "noise: expected one of finite variance for mean_force (the force grows as the square of the "

@@ -31,14 +31,21 @@ def exact_mean_force(landscape: Landscape, noise: Noise, dynamics: Dynamics, s: 
 
     Exact for constrained dynamics on a landscape that is quadratic across a straight path (Channel, Tabulated).
     """
-    variance = dynamics.variance(landscape.curvature(s), noise.transverse(landscape, s))
+    variance = _variance(landscape, noise, dynamics, s)
     return -landscape.path_slope(s) - 0.5 * (landscape.curvature_slope(s) * variance).sum(axis=1)
 
 
+def _variance(landscape: Landscape, noise: Noise, dynamics: Dynamics, s: Floats) -> Floats:
+    """<x_i²> of the transverse modes, (n, modes); NaN where it diverges."""
+    modes = landscape.curvature(s), noise.transverse(landscape, s)
+    fluctuation = noise.curvature_variance(landscape, s)
+    return dynamics.variance(*modes) if fluctuation is None else dynamics.variance_sampled(*modes, fluctuation)
+
+
 def exact_effective_potential(landscape: Landscape, noise: Noise, dynamics: Dynamics, s: Floats) -> Floats | None:
-    """``U + int dy 1/2 sum_i k_i' <x_i²>`` from s = 0, (n,); None where some transverse mode is not stiff, the dynamics
-    or noise has no exact variance about the path, or modes covary in a frame that turns. A drift of the noise's own
-    counts as a force."""
+    """``U + int dy 1/2 sum_i k_i' <x_i²>`` above s = 0, (n,); None where some transverse mode is not stiff, the
+    dynamics or noise has no exact variance about the path, or modes covary in a frame that turns. A drift of the
+    noise's own counts as a force."""
     fine = np.linspace(0.0, 1.0, _FINE)
     curvature = landscape.curvature(fine)
     exact = dynamics.has_exact_variance(landscape) and noise.has_exact_covariance(landscape)
@@ -46,10 +53,13 @@ def exact_effective_potential(landscape: Landscape, noise: Noise, dynamics: Dyna
     exact = exact and (noise.isotropic or not landscape.turning_frame)
     if not ((curvature > 0).all() and exact):
         return None
-    variance = dynamics.variance(curvature, noise.transverse(landscape, fine))
+    variance = _variance(landscape, noise, dynamics, fine)
+    if not np.isfinite(variance).all():
+        return None
     slope = 0.5 * (landscape.curvature_slope(fine) * variance).sum(axis=1) - noise.drift(landscape, fine)
     slope = slope * landscape.arc_length
-    return landscape.path_energy(s) + np.interp(s, fine, scipy.integrate.cumulative_simpson(slope, x=fine, initial=0.0))
+    work = np.interp(s, fine, scipy.integrate.cumulative_simpson(slope, x=fine, initial=0.0))
+    return landscape.path_energy(s) - landscape.path_energy(0.0) + work
 
 
 def is_quadratic_across(landscape: Landscape, s: Floats) -> bool:
@@ -63,7 +73,7 @@ def is_quadratic_across(landscape: Landscape, s: Floats) -> bool:
         x = amplitude * np.cos(np.arange(k.shape[1]) + 1.0)
         expected = landscape.path_energy(s) + 0.5 * (k * x**2).sum(axis=1)
         found = landscape.energy(path + np.einsum("m,nmd->nd", x, modes))
-        if not np.allclose(found, expected, rtol=1e-9, atol=1e-9 * float(np.abs(k).max())):
+        if not np.allclose(found, expected, rtol=1e-9, atol=1e-9 * float(np.abs(k).max(initial=0.0))):
             return False
     return True
 
@@ -81,8 +91,9 @@ def potential_from(landscape: Landscape) -> str:
 class Profile(Measurement):
     """Energy, transverse stiffness, gradient noise and effective potential along the path; nothing is simulated.
 
-    The effective potential is U plus the work against the entropic force from s = 0, for this noise and dynamics: exact
-    where L is quadratic across a straight path, elsewhere harmonic (effective_potential_from says which).
+    The effective potential is U - U(0) plus the work against the entropic force from s = 0, for this noise and
+    dynamics: exact where L is quadratic across a straight path, elsewhere harmonic (effective_potential_from says
+    which). What belongs to the transverse modes is absent where there are none.
     """
 
     points: int = 51
@@ -93,7 +104,7 @@ class Profile(Measurement):
     def __post_init__(self) -> None:
         require(self.points >= 2, "points", "at least 2", self.points)
         check_seed(self.seed)
-        self.dynamics.check(self.landscape, self.noise)
+        self.dynamics.check(self.landscape, self.noise, held=True)  # nothing moves
 
     def measure(self, how: Execution) -> tuple[dict[str, xr.Dataset], Floats]:
         landscape, noise = self.landscape, self.noise
@@ -106,16 +117,18 @@ class Profile(Measurement):
             "hessian_trace": stiffness.sum(axis=1) + landscape.tangential_curvature(s),
             "hessian_trace_transverse": stiffness.sum(axis=1),
             "hessian_trace_slope": landscape.curvature_slope(s).sum(axis=1),
-            "hessian_max_eigenvalue": stiffness.max(axis=1),
-            "hessian_eigenvalue": np.take_along_axis(stiffness, order, axis=1),
             "parameter_norm": np.linalg.norm(landscape.path(s), axis=1),
             "gradient_norm": np.linalg.norm(gradient, axis=1),
         }
+        if stiffness.size:
+            values["hessian_eigenvalue"] = np.take_along_axis(stiffness, order, axis=1)
+            values["hessian_max_eigenvalue"] = stiffness.max(axis=1)
         if (stiffness > 0).all():
             values["log_determinant"] = np.log(stiffness).sum(axis=1)
         if noise.supplies != "diffusion" and noise.has_finite_variance:
             transverse = noise.transverse(landscape, s)
-            values["noise_eigenvalue"] = np.take_along_axis(transverse, order, axis=1)
+            if stiffness.size:
+                values["noise_eigenvalue"] = np.take_along_axis(transverse, order, axis=1)
             values["noise_trace_transverse"] = transverse.sum(axis=1)
             values["noise_trace"] = transverse.sum(axis=1) + noise.along(landscape, s)
         potential = exact_effective_potential(landscape, noise, self.dynamics, s)
@@ -125,9 +138,11 @@ class Profile(Measurement):
         variables |= {
             "s": (("s",), s),
             "path_kind": (("path_kind",), np.array(["path"])),
-            "eigenvalue_index": (("eigenvalue_index",), np.arange(stiffness.shape[1])),
         }
-        attrs = {"effective_potential_zero": "s = 0", "hessian_max_eigenvalue_of": "the transverse Hessian"}
+        attrs = {"effective_potential_zero": "s = 0"}
+        if stiffness.size:
+            variables["eigenvalue_index"] = ("eigenvalue_index",), np.arange(stiffness.shape[1])
+            attrs["hessian_max_eigenvalue_of"] = "the transverse Hessian"
         if potential is not None:
             attrs["effective_potential_from"] = potential_from(landscape)
         return {"profile": schema.make("profile", variables, attrs)}, s

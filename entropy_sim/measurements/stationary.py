@@ -20,6 +20,7 @@ from entropy_sim.measurements.base import (
     check_counts,
     check_seed,
     function_of,
+    mean_and_stderr,
     steps_for,
 )
 from entropy_sim.noise.thermal import Thermal
@@ -79,11 +80,23 @@ class Stationary(Measurement):
         check_seed(self.seed)
         self.dynamics.check(self.landscape, self.noise)
         self._schedule()
-        obstacle = self.landscape.stationary_obstacle()
+        obstacle = self._obstacle()
         if obstacle is None and not self.noise.along(self.landscape, np.linspace(0.0, 1.0, 101)).min() > 0:
             obstacle = f"no noise along the path ({type(self.noise).__name__})"
         if obstacle is not None:
             raise UserError(f"landscape: expected one with a stationary density, found {obstacle}")
+
+    def _obstacle(self) -> str | None:
+        """Why there is no stationary density, as far as the landscape tells for this noise; None if there is one."""
+        landscape, noise = self.landscape, self.noise
+        if (exponent := noise.stiffness_exponent) is None:
+            return landscape.stationary_obstacle(None)
+        middle = np.array([0.5])
+        across, along = noise.transverse(landscape, middle), float(noise.along(landscape, middle)[0])
+        ratio = 1.0
+        if across.size and along > 0:
+            ratio = float((across / landscape.curvature(middle) ** exponent).mean()) / along
+        return landscape.stationary_obstacle(*self.dynamics.far_out(exponent, ratio))
 
     def _schedule(self) -> tuple[int, int]:
         """Steps before counting, and number of counts."""
@@ -98,16 +111,16 @@ class Stationary(Measurement):
 
         Samples are those counted, in 0…1: walkers outside or diverged give none."""
         centres = (np.arange(self.bins)[:, None] + 0.5) / self.bins
-        number = np.maximum(inside.sum(axis=0), 1.0)
-        means = (centres * inside).sum(axis=0) / number
-        mean = (centres * inside).sum() / number.sum()
-        variance = ((centres - mean) ** 2 * inside).sum() / number.sum()
-        spread = means.var(ddof=1) / _GROUPS
+        number = inside.sum(axis=0)
+        whole = number.sum() or np.nan
+        spread = mean_and_stderr((centres * inside).sum(axis=0) / number)[1] ** 2
+        mean = (centres * inside).sum() / whole
+        variance = ((centres - mean) ** 2 * inside).sum() / whole
         size = variance / spread if spread > 0 else np.nan
         return {
-            "effective_sample_size": size,
-            "autocorrelation_time": number.sum() / size * self.stride * self.dynamics.time_step,
-            "autocorrelation_time_of": f"s, from the spread of {_GROUPS} groups (25 % uncertain)",
+            "effective_sample_size": float(size),
+            "autocorrelation_time": float(whole / size * self.stride * self.dynamics.time_step),
+            "autocorrelation_time_of": f"s, from the spread of {number.size} groups (25 % uncertain)",
         }
 
     def _follow(self, how: Execution, left_out: NDArray[np.bool_] | None = None) -> Ensemble:
@@ -144,10 +157,10 @@ class Stationary(Measurement):
                 how.checkpoint.save("stationary", ensemble.state())
             ensemble = self._follow(how, lost)
         total = ensemble.per_block.sum(axis=0)[:-1]  # but for what is not finite
-        inside = total[:-1]
-        per_group = self.bins * inside / np.maximum(inside.sum(axis=0), 1.0)
-        density = self.bins * inside.sum(axis=1) / max(inside.sum(), 1.0)
-        stderr = per_group.std(axis=1, ddof=1) / np.sqrt(_GROUPS)
+        inside = total[:-1, total[:-1].any(axis=0)]  # a group that was never there has no density
+        per_group = self.bins * inside / inside.sum(axis=0)
+        density = self.bins * inside.sum(axis=1) / (inside.sum() or np.nan)
+        stderr = mean_and_stderr(per_group, axis=1)[1]
         thermal = isinstance(self.noise, Thermal)
         unit = self.noise.temperature if isinstance(self.noise, Thermal) else 1.0
         seen = density > 0
@@ -162,9 +175,9 @@ class Stationary(Measurement):
         }
         attrs = {
             "free_energy_is": "-T ln p" if thermal else "-ln p",
-            "outside": float(total[-1].sum() / max(total.sum(), 1.0)),
+            "outside": float(total[-1].sum() / (total.sum() or np.nan)),
             "diverged": int(lost.sum()),
-            "stderr_from": f"{_GROUPS} groups of walkers",
+            "stderr_from": f"{inside.shape[1]} groups of walkers",
             "effective_bins": effective_bins(per_group),
             **self._correlations(inside),
         }
@@ -177,10 +190,12 @@ def effective_bins(density: Floats) -> float:
 
     density: (bins, groups), groups independent. Slow motion along s makes neighbouring bins go together, so that χ²
     over bins, each with its own error, scatters as one of far fewer. Squares of r are freed of the bias of chance,
-    1 / (groups − 1). NaN where nothing varies.
+    1 / (groups − 1). NaN where nothing varies, and from fewer than 3 groups.
     Reference: Satterthwaite, Biometrics Bull. 2 (1946) 110; Brown, Biometrics 31 (1975) 987."""
+    if (groups := density.shape[1]) < 3:
+        return float("nan")
     varies = density.std(axis=1) > 0
-    count, groups = int(varies.sum()), density.shape[1]
+    count = int(varies.sum())
     if count < 2:
         return float("nan")
     square = np.corrcoef(density[varies]) ** 2

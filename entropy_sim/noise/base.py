@@ -36,6 +36,15 @@ class Noise:
         """Whether variances across the path follow from `transverse`: finite, and the same beside the path as on it."""
         return self.has_finite_variance
 
+    @property
+    def stiffness_exponent(self) -> float | None:
+        """b where D or C is ∝ k^b across the path and constant along it, however far out; None where it is not."""
+        return None
+
+    def curvature_variance(self, landscape: Landscape, s: ArrayLike) -> Floats | None:
+        """Variance from step to step of the stiffness of each transverse mode on the path, (n, modes); None: none."""
+        return None
+
     def drift(self, landscape: Landscape, s: ArrayLike) -> Floats:
         """Mean drift along the path that the noise brings with it, on the common clock, (n,)."""
         return np.zeros(np.size(s))

@@ -73,6 +73,10 @@ class GradientCovariance(Noise):
         if found not in (1, d):
             raise UserError(f"noise.covariance: expected 1 or {d} columns for this landscape, found {found}")
 
+    @property
+    def stiffness_exponent(self) -> float:
+        return 0.0
+
     def _matrix(self, d: int) -> Floats:
         c = np.array(self.covariance, dtype=np.float64)
         return c if len(c) == d and d > 1 else np.diag(np.broadcast_to(c[0], d))
@@ -140,6 +144,10 @@ class LowRankCovariance(Noise):
         d, found = landscape.dimension, len(self.factors[0])
         if found != d:
             raise UserError(f"noise.factors: expected {d} columns for this landscape, found {found}")
+
+    @property
+    def stiffness_exponent(self) -> float:
+        return 0.0
 
     def normals(self, landscape: Landscape) -> int:
         return len(self.factors) + (landscape.dimension if self.variance else 0)

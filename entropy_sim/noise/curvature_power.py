@@ -52,6 +52,10 @@ class CurvaturePower(Noise):
     def __post_init__(self) -> None:
         _check(temperature=self.temperature, exponent=self.exponent, along_path=self.along_path)
 
+    @property
+    def stiffness_exponent(self) -> float:
+        return self.exponent
+
     def field_function(self, landscape: Landscape) -> Compiled:
         return required_stiffness(self, landscape)
 
@@ -84,6 +88,10 @@ class CurvatureCovariance(Noise):
 
     def __post_init__(self) -> None:
         _check(scale=self.scale, exponent=self.exponent, along_path=self.along_path)
+
+    @property
+    def stiffness_exponent(self) -> float:
+        return self.exponent
 
     def field_function(self, landscape: Landscape) -> Compiled:
         return required_stiffness(self, landscape)

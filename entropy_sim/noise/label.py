@@ -82,6 +82,11 @@ class Label(Noise):
             return self._covariance(landscape).transverse(landscape, s)
         return landscape.sampled_variance(s, self.batch_size, self.replacement, self.strength)[1]
 
+    def curvature_variance(self, landscape: Landscape, s: ArrayLike) -> Floats | None:
+        if landscape.sampled_gradient is None or self.batch_size is None:
+            return None
+        return landscape.sampled_curvature_variance(s, self.batch_size, self.replacement)
+
     def along(self, landscape: Landscape, s: ArrayLike) -> Floats:
         if landscape.sampled_gradient is None:
             return self._covariance(landscape).along(landscape, s)

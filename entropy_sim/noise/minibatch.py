@@ -65,5 +65,8 @@ class Minibatch(Noise):
     def transverse(self, landscape: Landscape, s: ArrayLike) -> Floats:
         return landscape.sampled_variance(s, self.batch_size, self.replacement, 0.0)[1]
 
+    def curvature_variance(self, landscape: Landscape, s: ArrayLike) -> Floats | None:
+        return landscape.sampled_curvature_variance(s, self.batch_size, self.replacement)
+
     def along(self, landscape: Landscape, s: ArrayLike) -> Floats:
         return landscape.sampled_variance(s, self.batch_size, self.replacement, 0.0)[0]

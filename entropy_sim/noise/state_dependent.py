@@ -193,18 +193,24 @@ def _nothing(x, params, out):  # type: ignore[no-untyped-def]
     """Stands for a function the file does not define."""
 
 
-# params: the user's numbers, factor on D or C, 0 (Itô), 1/2 or 1, half the distance of the differences.
+# params: the user's numbers, factor on D or C, 0 (Itô), 1/2 or 1, half the distance of the differences. field: theta as
+# the landscape folds it, where it does.
 def _matrix_noise(diagonal: Any, factor: Any, numbers: int, rank: int, first: int) -> Compiled:
     """The noise function for compiled point functions; xi: `first` normals for the diagonal, then `rank`."""
 
     def function(theta, gradient, field, xi, noise, seed, first_walker, step, params):  # type: ignore[no-untyped-def]
         d, walkers = theta.shape
         root, weight, shift = np.sqrt(params[numbers]), params[numbers + 1], params[numbers + 2]
-        x, own, low, high = np.empty(d), np.zeros(d), np.zeros(d), np.zeros(d)
+        x, own, low, high, drift = np.empty(d), np.zeros(d), np.zeros(d), np.zeros(d), np.zeros(d)
         f, f_low, f_high = np.zeros(d * rank), np.zeros(d * rank), np.zeros(d * rank)
         for w in range(walkers):
             for i in range(d):
                 x[i] = theta[i, w]
+            mirror = 1.0  # noise and drift of a mirror image point the other way along the path
+            if field.shape[0] > 0:
+                mirror = -1.0 if field[0, w] < 0.0 else 1.0
+                x[0] = mirror * field[0, w]
+            here = x[0]
             diagonal(x, params, own)
             factor(x, params, f)
             for i in range(d):
@@ -212,23 +218,30 @@ def _matrix_noise(diagonal: Any, factor: Any, numbers: int, rank: int, first: in
                 for k in range(rank):
                     total += f[i * rank + k] * xi[first + k, w]
                 noise[i, w] = root * total
+            noise[0, w] *= mirror
             if weight > 0.0:
                 for j in range(d):
-                    x[j] = theta[j, w] + shift
+                    drift[j] = 0.0
+                for j in range(d):
+                    at = here if j == 0 else theta[j, w]
+                    x[j] = at + shift
                     diagonal(x, params, high)
                     factor(x, params, f_high)
-                    x[j] = theta[j, w] - shift
+                    x[j] = at - shift
                     diagonal(x, params, low)
                     factor(x, params, f_low)
-                    x[j] = theta[j, w]
-                    gradient[j, w] -= weight * (high[j] - low[j]) / (2.0 * shift)
+                    x[j] = at
+                    drift[j] += weight * (high[j] - low[j]) / (2.0 * shift)
                     for k in range(rank):
                         spread = (f_high[j * rank + k] - f_low[j * rank + k]) / (2.0 * shift)
                         for i in range(d):
                             change = (f_high[i * rank + k] - f_low[i * rank + k]) / (2.0 * shift)
-                            gradient[i, w] -= f[j * rank + k] * change
+                            drift[i] += f[j * rank + k] * change
                             if weight == 1.0:
-                                gradient[i, w] -= f[i * rank + k] * spread
+                                drift[i] += f[i * rank + k] * spread
+                gradient[0, w] -= mirror * drift[0]
+                for i in range(1, d):
+                    gradient[i, w] -= drift[i]
 
     return user_code.Ready(njit(_NOISE, **OPTIONS)(function))
 
@@ -277,6 +290,9 @@ class _FromFile(Noise):
 
     def normals(self, landscape: Landscape) -> int:
         return self._rank(landscape) + (landscape.dimension if self._module.has("diagonal") else 0)
+
+    def field_function(self, landscape: Landscape) -> Compiled | None:
+        return landscape.folded
 
     def function_for(self, landscape: Landscape) -> Compiled:
         return _compiled_noise(self._module, landscape.dimension, self._rank(landscape), len(self.parameters))

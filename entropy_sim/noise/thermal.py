@@ -39,6 +39,10 @@ class Thermal(Noise):
         good = np.isfinite(self.temperature) and self.temperature >= 0
         require(bool(good), "noise.temperature", "a number >= 0", self.temperature)
 
+    @property
+    def stiffness_exponent(self) -> float:
+        return 0.0
+
     def params(self, landscape: Landscape, time_step: float) -> Floats:
         return np.array([np.sqrt(2.0 * self.temperature)])
 

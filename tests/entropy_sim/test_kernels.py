@@ -265,6 +265,13 @@ def test_a_diverging_walker_is_flagged_and_leaves_the_others_alone():
     np.testing.assert_array_equal(mixed.theta[::2], alone.theta)
 
 
+def test_a_long_path_is_no_divergence():
+    channel = Channel(length=1e9, transverse_directions=1)
+    ensemble = Ensemble(channel, Thermal(0.1), Overdamped(), channel.path([0.05, 0.5, 0.95]))
+    ensemble.advance(10)
+    assert not ensemble.diverged.any()
+
+
 @pytest.mark.parametrize(
     ("landscape", "noise", "dynamics"),
     [p for p in SYSTEMS if p.id in ("channel-5d-momentum", "tabulated", "muller-brown", "channel-3d")],

@@ -160,7 +160,7 @@ def test_the_limit_named_is_where_the_iteration_starts_to_diverge(dynamics):
     for factor, stays in ((0.999, True), (1.001, False)):
         theta[:], memory[:] = 1.0, 0.0
         for _ in range(20_000):
-            dynamics.function(theta, highest * factor * theta, none, none, memory, dynamics.params())
+            dynamics.function(theta, highest * factor * theta, none, none[:0], memory, dynamics.params())
         assert (np.abs(theta).max() < 1e-2) == stays
         assert np.abs(theta).max() < 1e-2 or np.abs(theta).max() > 10
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from entropy_sim import CurvaturePower, Overdamped, Relaxation, Stationary, Thermal, mean_force
+from entropy_sim import CurvaturePower, Overdamped, Relaxation, Thermal, mean_force
 from entropy_sim._ensemble import Ensemble
 from entropy_sim._kernels import evaluate
 from entropy_sim.errors import UserError
@@ -344,38 +344,6 @@ def test_a_thousand_directions_run_stably_and_have_the_equipartition():
 
 
 # --- domains and refusals --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("channel", "obstacle"),
-    [
-        (Channel(), None),
-        (Channel(along=Tilted(1.0)), None),
-        (Channel(boundary="open"), "nothing confines towards s = -inf"),
-        (Channel(along=Confining(), boundary="open"), None),
-        (Channel(along=Confining(strength=1e-3, order=4), stiffness=Exponential(), boundary="open"), None),
-        (Channel(along=Barrier(0.1), boundary="open"), None),
-        (Channel(along=Barrier(-0.1), boundary="open"), "energy falls without bound towards s = -inf"),
-        (Channel(along=Barrier(0.0), boundary="open"), "nothing confines towards s = -inf"),
-        (Channel(along=Tilted(0.0), boundary="open"), "nothing confines towards s = -inf"),
-        (Channel(along=Tilted(0.1), boundary="open"), "energy falls without bound towards s = +inf"),
-        (Channel(along=Interpolated((1.0, 0.0, 1.0)), boundary="open"), None),
-        (Channel(along=Interpolated((1.0, 0.0, 1.0), ends="flat"), boundary="open"), "nothing confines"),
-        (Channel(Exponential(), boundary="open"), "nothing confines towards s = -inf"),
-        (Channel(Exponential(16.0, 1.0), boundary="open"), "nothing confines towards s = +inf"),
-        (Channel(Power(exponent=0.4), transverse_directions=5, boundary="open"), "nothing confines"),  # p ~ 1/|s|
-        (Channel(Power(exponent=0.5), transverse_directions=5, boundary="open"), None),
-        (Channel(Power(exponent=-1.0), boundary="open"), "nothing confines"),
-    ],
-    ids=repr,
-)
-def test_only_what_confines_has_a_stationary_density(channel, obstacle):
-    found = channel.stationary_obstacle()
-    assert (found is None) == (obstacle is None)
-    if obstacle is not None:
-        assert obstacle in found
-        with pytest.raises(UserError, match=r"landscape: expected one with a stationary density, found an open valley"):
-            Stationary(channel, Thermal(), Overdamped(1e-4))
 
 
 def test_an_open_flat_valley_may_be_left_but_has_no_images():

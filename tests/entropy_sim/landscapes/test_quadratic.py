@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
+from entropy_sim import schema
+from entropy_sim.dynamics import SGD, Adam, Overdamped, Underdamped
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import Quadratic
+from entropy_sim.measurements import BarrierHeights, Escape, MeanForce, Profile, Relaxation, Stationary
+from entropy_sim.noise import GradientCovariance, Thermal
+from entropy_sim.scan import Scan
 
 _R = np.random.default_rng(3).normal(size=(5, 5))
 _H = _R @ _R.T
@@ -67,3 +72,25 @@ def test_only_a_positive_definite_bowl_has_a_stationary_density():
 def test_bad_input_is_refused_by_name(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("noise", "dynamics"),
+    [
+        (Thermal(0.1), Overdamped(0.01)),
+        (Thermal(0.1), Underdamped()),
+        (GradientCovariance(), SGD(0.01, 0.5, weight_decay=0.1)),
+        (GradientCovariance(), Adam()),
+    ],
+)
+def test_every_measurement_takes_a_bowl_without_transverse_directions(noise, dynamics):
+    system = Quadratic(((1.0,),)), noise, dynamics
+    for measurement in (
+        Profile(*system),
+        Stationary(*system, walkers=64, burn_in=0.1, duration=0.5),
+        MeanForce(*system, walkers=4, burn_in=0.1, duration=0.5),
+        Relaxation(*system, replicas=4, duration=0.5, records=5),
+        Escape(*system, start=0.5, lower=0.3, upper=0.7, replicas=4, duration=0.5, thermalise=0.1),
+        BarrierHeights(*system, walkers=4, burn_in=0.1, duration=0.5, scan=Scan()),
+    ):
+        assert schema.faults(measurement.run()) == []

@@ -10,7 +10,8 @@ from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import GeneratedSamples, Samples, TwoLayerLinear
-from entropy_sim.measurements import Stationary, mean_force
+from entropy_sim.measurements import Stationary, mean_force, profile
+from entropy_sim.measurements.profile import exact_mean_force
 from entropy_sim.noise import Label, Minibatch, Thermal
 
 X = (0.5, -1.2, 2.0, 0.3, -0.7)
@@ -288,3 +289,34 @@ def test_constrained_force_of_label_noise_is_the_slope_of_the_balance_potential(
 def test_bad_input_is_refused_by_name(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+@pytest.mark.parametrize(("batch", "replacement"), [(1, True), (4, True), (4, False)])
+def test_the_potential_has_the_stiffness_that_fluctuates_with_the_batch(batch, replacement, momentum):
+    """Against the moment equations of samples really drawn, `covariance_sgd_sampled_hessians`, at many places."""
+    landscape, dynamics = TwoLayerLinear(GeneratedSamples(size=24), balance=2.0), SGD(0.05, momentum)
+    noise, s = Minibatch(batch, replacement=replacement), np.array([0.05, 0.3, 0.5, 0.8])
+    x = landscape._samples[0]
+    square = (landscape.path(s) ** 2).sum(axis=1)
+    across = noise.transverse(landscape, s)[:, 0]
+    expected = [
+        theory.covariance_sgd_sampled_hessians(
+            (x * x * q)[:, None, None], [[c]], 0.05, batch, momentum, replacement=replacement
+        )[0, 0]
+        for q, c in zip(square, across, strict=True)
+    ]
+    slope = landscape.curvature_slope(s)[:, 0]
+    found = exact_mean_force(landscape, noise, dynamics, s)
+    np.testing.assert_allclose(found, -0.5 * slope * expected, rtol=1e-9, atol=1e-15)
+    fixed = dynamics.variance(landscape.curvature(s)[:, 0], across)
+    assert (np.array(expected) > 1.01 * fixed).all()
+
+
+def test_a_stiffness_that_fluctuates_without_bound_leaves_no_potential():
+    """V S = 1: the second moment diverges though each step is stable on average."""
+    landscape = TwoLayerLinear(GeneratedSamples(size=24), balance=2.0)
+    k = float(landscape.curvature(np.linspace(0, 1, 101)).max())
+    stable, wild = (profile(landscape, Minibatch(1), SGD(eta / k))["profile"] for eta in (0.1, 1.5))
+    assert np.isfinite(stable["effective_potential"]).all()
+    assert "effective_potential" not in wild
