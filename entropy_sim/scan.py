@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -70,7 +71,8 @@ class Scan:
                 stiffness = _get(config, "landscape.stiffness")
                 soft = next(getattr(stiffness, name) for name in _SOFT if hasattr(stiffness, name))
                 values = [ratio * soft for ratio in self.values]
-            _get(config, path)
+            if not isinstance(_get(config, path), Real):
+                raise AttributeError  # a shape along the path, not a number
             if self.parameter == "along_path" and _get(config, "noise.supplies") != "diffusion":
                 raise AttributeError  # a variance of gradients there, not a diffusion
         except (AttributeError, StopIteration):
@@ -78,6 +80,11 @@ class Scan:
                 f"scan.parameter: expected one that the {noun} has, found {self.parameter!r}, "
                 f"which {type(getattr(config, noun)).__name__} has not"
             ) from None
+        if self.parameter == "stiffness_ratio" and getattr(_get(config, noun), "profiles", None):
+            raise UserError(
+                "scan.parameter: expected one that the landscape depends on, found 'stiffness_ratio', though "
+                "landscape.profiles take the place of landscape.stiffness"
+            )
         found = []
         for value, name in zip(values, self.values, strict=True):
             seed = derived_seed(getattr(config, "seed", 0), self.parameter, float(name))

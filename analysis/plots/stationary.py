@@ -33,7 +33,7 @@ def plot_stationary(ds: xr.Dataset, variable: str = "density", ax: Axes | None =
                 )
         _style.position_axis(ax)
         _style.value_axis(ax, ds[variable])
-        if variable == "density" and np.nanmin(value) >= 0:
+        if variable == "density" and not np.any(value < 0):
             ax.set_ylim(bottom=0)
         _style.legend(ax)
     return ax

@@ -120,8 +120,11 @@ class BarrierHeights(Measurement):
         attrs = {
             "well": s[0],
             "top_from": "the measured potential" if exact is None else "the exact potential",
-            "effective_sample_size": float(forces["effective_sample_size"].min()),  # NaN: no force, nothing fluctuates
+            # NaN: no force, nothing fluctuates.
+            "effective_sample_size": float(forces["effective_sample_size"].min()),
             "effective_sample_size_of": "the mean force, at the place with the smallest",
+            "autocorrelation_time": float(forces["position_autocorrelation_time"].max()),
+            "autocorrelation_time_of": "the force, at the place with the longest",
         }
         return schema.make("barrier", variables, attrs)
 

@@ -37,12 +37,17 @@ _TABLE = 2001
 _BEYOND = 1e-3
 
 
-# params: lower level, upper level. out: one row, the step at which s left them, negative for the lower level; or 0.
+# params: lower level, upper level, 1 on a periodic path, start. out: the step at which s left them, negative for the
+# lower level, or 0; and on a periodic path how far s has come from the start: each step goes the shorter way round.
 @observe_function
 def _first_passage(theta, gradient, located, frame, index, out, params):  # type: ignore[no-untyped-def]
-    lower, upper, step = params[0], params[1], float(index)
+    lower, upper, periodic, start, step = params[0], params[1], params[2] != 0.0, params[3], float(index)
     for w in range(theta.shape[1]):
         s = located[0, w]
+        if periodic:
+            further = s - start - out[1, w]
+            out[1, w] += further - np.floor(further + 0.5)
+            s = start + out[1, w]
         left = -step if s <= lower else step if s >= upper else 0.0
         out[0, w] = left if out[0, w] == 0.0 else out[0, w]
 
@@ -51,11 +56,12 @@ def _first_passage(theta, gradient, located, frame, index, out, params):  # type
 class Escape(Measurement):
     """First time at which s leaves the interval between the levels, for walkers released on the path at s = start.
 
-    Looked at after every step. Who has not left after `duration` is censored. Recorded: every first-passage time, the
-    Kaplan-Meier survival curve, the maximum-likelihood rate with its 95 % χ² interval, a test whether the times are
-    exponential, the mean with and without an exponential tail for the censored, and beside them the mean of the reduced
-    (adiabatic) dynamics: ``D⁻¹ ∫ dy e^(V/D) ∫ dz e^(-V/D)`` with the effective potential V and each level shifted
-    outwards by 0.5826 √(2 D h), as discrete steps see it.
+    Looked at after every step; on a periodic path each step goes the shorter way round. Who has not left after
+    `duration` is censored. Recorded: every first-passage time, the Kaplan-Meier survival curve, the maximum-likelihood
+    rate with its 95 % χ² interval, a test whether the times are exponential, the mean with and without an exponential
+    tail for the censored, and beside them the mean of the reduced (adiabatic) dynamics: ``D⁻¹ ∫ dy e^(V/D) ∫ dz
+    e^(-V/D)`` with the effective potential V and each level shifted outwards by 0.5826 √(2 D h), as discrete steps see
+    it.
 
     Example. On a flat, uniform channel, from the reflecting end s = 0 to the level u: ``(u + shift)² / (2 D)``.
     """
@@ -99,7 +105,8 @@ class Escape(Measurement):
     def _steps(self) -> tuple[int, int]:
         """Steps on the plane, and steps followed."""
         h = self.dynamics.time_step
-        return round(self.thermalise / h), steps_for("duration", self.duration, h)
+        held = 0 if self.thermalise == 0 else steps_for("thermalise", self.thermalise, h)
+        return held, steps_for("duration", self.duration, h)
 
     def _check_levels(self) -> None:
         for name in ("lower", "upper"):
@@ -107,7 +114,9 @@ class Escape(Measurement):
             require(level is None or bool(np.isfinite(level)), name, "a finite level of s, or none", level)
         found = self.landscape.position(self.landscape.path([self.start]))[0]
         inside = np.isfinite(found) and abs(found - self.start) < 1e-6
-        require(bool(inside), "start", "a position s of the path", self.start)
+        joined = self._end(0.0) == "joined"
+        expected = "0 <= s < 1 (s = 1 of a periodic path is s = 0)" if joined else "a position s of the path"
+        require(bool(inside), "start", expected, self.start)
         if self.lower is None and self.upper is None:
             raise UserError("upper: expected a level to leave by, found neither lower nor upper")
         if self.upper is not None:
@@ -118,7 +127,7 @@ class Escape(Measurement):
             require(self.start > self.lower, "start", f"more than the lower level {self.lower:g}", self.start)
             reached = self.landscape.position(self.landscape.path([self.lower - _BEYOND]))[0] < self.lower
             require(bool(reached), "lower", "a level that s can cross", self.lower)
-        if self._end(0.0) == "joined":
+        if joined:
             for name, level in (("lower", self.lower), ("upper", self.upper)):
                 require(level is not None, name, "a level (an interval of a periodic path has two ends)", level)
 
@@ -173,9 +182,14 @@ class Escape(Measurement):
             name="escape",
             observer=_first_passage,
             observer_params=np.array(
-                [-np.inf if self.lower is None else self.lower, np.inf if self.upper is None else self.upper]
+                [
+                    -np.inf if self.lower is None else self.lower,
+                    np.inf if self.upper is None else self.upper,
+                    self._end(0.0) == "joined",
+                    self.start,
+                ]
             ),
-            out_shape=(1, -1),
+            out_shape=(2, -1),
             observe_every=1,
             locate=True,
             watch=False,
@@ -217,6 +231,7 @@ class Escape(Measurement):
             "diverged_are": "left out of the statistics, neither escaped nor censored",
             "interval": f"{INTERVAL:g} confidence (chi-squared)",
             "effective_sample_size_of": "the rate: independent replicas, one per escape after the transient",
+            "autocorrelation_time_of": "none: one time from each replica, independent of the others",
             "reduced": reduced
             if isinstance(reduced, str)
             else f"quadrature, effective potential ({potential_from(self.landscape)}), levels shifted",

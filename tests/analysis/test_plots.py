@@ -131,6 +131,12 @@ def test_equal_data_give_equal_files(runs, tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
+def test_a_density_of_nobody_is_drawn_empty(runs):
+    density = runs[1]["stationary"].to_dataset()
+    ax = plots.plot_stationary(density.assign(density=np.nan * density["density"]))
+    assert "density" in ax.get_ylabel()
+
+
 def test_mistakes_are_named(runs, tmp_path):
     network, channel, tree = runs
     with pytest.raises(UserError, match="variable: expected one of loss"):

@@ -4,11 +4,21 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from entropy_sim import SGD, Channel, CurvatureCovariance, CurvaturePower, Exponential, GradientCovariance, schema
+from entropy_sim import (
+    SGD,
+    Channel,
+    CurvatureCovariance,
+    CurvaturePower,
+    CurvedChannel,
+    Exponential,
+    GradientCovariance,
+    StateDependent,
+    schema,
+)
 from entropy_sim.checkpoint import Checkpoint
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import Bump, DoubleWell, Quadratic
-from entropy_sim.measurements import Escape, Relaxation
+from entropy_sim.measurements import BarrierHeights, Escape, Relaxation
 from entropy_sim.scan import Scan, derived_seed, replaced, run_each
 
 
@@ -120,6 +130,26 @@ def test_groups_are_joined_and_finished_values_not_repeated(tmp_path):
         (
             lambda: Escape(noise=CurvatureCovariance(), dynamics=SGD(), scan=Scan("along_path", (0.1,))),
             "expected one that the noise has.*CurvatureCovariance has not",
+        ),
+        (
+            lambda: Escape(noise=StateDependent(), scan=Scan("along_path", (0.01, 0.02))),
+            "expected one that the noise has, found 'along_path', which StateDependent has not",
+        ),
+        (
+            lambda: BarrierHeights(Channel(profiles=(Bump(),) * 4), scan=Scan("stiffness_ratio", (2.0, 8.0))),
+            "found 'stiffness_ratio', though landscape.profiles take the place of landscape.stiffness",
+        ),
+        (
+            lambda: Scan("stiffness_ratio", (2.0,)).of(Relaxation(CurvedChannel(profiles=(Bump(),)))),
+            "found 'stiffness_ratio', though landscape.profiles take the place of landscape.stiffness",
+        ),
+        (
+            lambda: Escape(Channel(profiles=(Bump(),) * 4), scan=Scan("dimension", (2.0, 4.0))),
+            "landscape.profiles: expected one for each of the 2 transverse directions, or none, found 4",
+        ),
+        (
+            lambda: Escape(Channel(amplitudes=(1.0,) * 4), scan=Scan("dimension", (2.0, 4.0))),
+            "landscape.amplitudes: expected one for each of the 2 transverse directions, or none, found 4",
         ),
         (lambda: Scan("dimension", (2,)).of(Relaxation(Quadratic())), "the landscape has.*Quadratic has not"),
         (

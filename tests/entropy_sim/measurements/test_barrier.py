@@ -60,6 +60,9 @@ def test_thermal_heights_are_half_t_times_the_logarithms(scan, factor):
     np.testing.assert_array_equal(group["energy_barrier"], 0.0)
     np.testing.assert_array_equal(group["top"], 0.5)
     assert tree["mean_force"]["effective_potential"].dims == (scan.parameter, "s")
+    slowest = tree["mean_force"]["position_autocorrelation_time"].max("s")
+    np.testing.assert_array_equal(group.attrs["autocorrelation_time"], slowest)
+    assert 0.5 < float(slowest.min()) < float(slowest.max()) < 1.5  # that of x² is 1 / k, and k nearly 1 at the ends
 
 
 def test_the_energetic_part_is_apart():
@@ -107,6 +110,15 @@ def test_wells_may_lie_anywhere_and_the_top_between_them():
     # From the top downwards there is none.
     down = dataclasses.replace(measurement, wells=(0.5, 0.8)).run()["barrier"]
     assert (float(down["top"]), float(down["entropic_barrier"])) == (0.5, 0.0)
+
+
+def test_in_one_dimension_there_is_only_the_energetic_part():
+    well = Quadratic(((1.0,),))
+    tree = barrier(well, Thermal(0.05), STEP, wells=(0.5, 1.0), scan=Scan(), **BRIEF)
+    assert schema.faults(tree) == []
+    assert float(tree["barrier"]["energy_barrier"]) == pytest.approx(0.5)
+    for name in ("entropic_barrier", "entropic_barrier_exact", "entropic_barrier_stderr"):
+        assert float(tree["barrier"][name]) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_no_exact_height_where_the_valley_is_not_quadratic():

@@ -8,7 +8,7 @@ from entropy_sim import schema, theory
 from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
-from entropy_sim.landscapes import Bump, Channel, MullerBrown, Quadratic
+from entropy_sim.landscapes import Bump, Channel, CurvedChannel, Interpolated, MullerBrown, Quadratic
 from entropy_sim.measurements import Escape, escape
 from entropy_sim.measurements.base import Execution
 from entropy_sim.noise import CurvatureCovariance, CurvaturePower, GradientCovariance, Thermal
@@ -74,8 +74,9 @@ def test_two_levels_and_the_side_of_the_escape():
     assert abs(share - (1 - up)) / error > 5
 
 
-def slow(measurement):
+def slow(measurement, position=None):
     """First-passage steps with their sign, one step of the ensemble at a time, looked at from outside."""
+    position = position or measurement.landscape.position
     start = np.repeat(measurement.landscape.path([measurement.start]), measurement.replicas, axis=0)
     ensemble = Ensemble(
         measurement.landscape, measurement.noise, measurement.dynamics, start, seed=measurement.seed, threads=1
@@ -84,7 +85,7 @@ def slow(measurement):
     steps = round(measurement.duration / measurement.dynamics.time_step)
     for step in range(1, steps + 1):
         ensemble.advance(1)
-        s = measurement.landscape.position(ensemble.theta)
+        s = position(ensemble.theta)
         sign = np.where(s >= measurement.upper, 1.0, np.where(s <= measurement.lower, -1.0, 0.0))
         found = np.where(found == 0.0, sign * step, found)
     return found
@@ -113,6 +114,68 @@ def test_every_passage_is_seen_at_its_step(start, steps, landscape, noise, dynam
     np.testing.assert_array_equal(group["escaped"], found != 0)
 
 
+SEAM = {"start": 0.02, "lower": 0.01, "upper": 0.9}
+
+
+def test_beyond_the_seam_of_a_periodic_path_is_beyond_the_nearer_level():
+    """The first step mostly jumps over s = 0. On a flat ring the splitting probability is that of the walk on the line,
+    to 4 %. Mutant: s = 0.99 is above the upper level, two thirds go up."""
+    ring = Channel(Bump(1.0, 1.0), transverse_directions=1, boundary="periodic")
+    measurement = Escape(ring, Thermal(0.1), Overdamped(0.005), **SEAM, replicas=20_000, duration=50.0)
+    group = measurement.run()["escape"]
+    steps, up = random_walk_time(0.02, 0.01, 0.9, np.sqrt(2 * 0.1 * 0.005))
+    share, error = np.mean(group["side"].values == 1), np.sqrt(up * (1 - up) / 20_000)
+    assert error < 0.05 * up
+    assert abs(share - up) / error < 3
+    assert abs(share - 0.66) / error > 5
+    mean, stderr = float(group["mean_first_passage_time"]), float(group["mean_first_passage_time_stderr"])
+    assert abs(mean - 0.005 * steps) / stderr < 3
+
+
+def test_a_periodic_path_is_followed_step_by_step():
+    """Against the coordinate of the ring that is never folded. Mutant: a level is crossed at the other end of s."""
+    ring = Channel(Bump(1.0, 4.0), transverse_directions=2, boundary="periodic")
+    measurement = Escape(ring, Thermal(0.1), Overdamped(0.005), **SEAM, replicas=300, duration=2.0)
+    found = slow(measurement, lambda theta: theta[:, 0])
+    group = measurement.run()["escape"]
+    np.testing.assert_array_equal(group["side"], np.sign(found))
+    expected = np.where(found != 0, np.abs(found) * 0.005, np.nan)
+    np.testing.assert_allclose(group["first_passage_time"], expected, rtol=1e-12)
+    assert np.any(found > 0)
+    assert np.sum(slow(measurement) != found) > 100
+
+
+@pytest.mark.parametrize(
+    ("ring", "noise", "dynamics"),
+    [
+        (lambda k: Channel(k, transverse_directions=1, boundary="periodic"), Thermal(0.01), Overdamped(0.01)),
+        (CurvedChannel, Thermal(0.05), Overdamped(0.08)),
+    ],
+)
+def test_where_a_periodic_path_begins_does_not_matter(ring, noise, dynamics):
+    """All turned by a quarter, as many go up, to 7 %; on the straight ring each walk is the same. Mutant: half and more
+    of those that jump over s = 0 go up."""
+    values, walkers = 1.0 + np.sin(np.pi * np.arange(8) / 4 + 0.3) ** 2, 20_000
+
+    def sides(quarters):
+        turned = np.roll(values, 2 * quarters)
+        levels = (np.array([0.006, 0.001, 0.6]) + 0.25 * quarters).tolist()
+        landscape = ring(Interpolated((*turned, turned[0]), ends="periodic"))
+        measurement = Escape(
+            landscape, noise, dynamics, *levels, replicas=walkers, duration=60.0 * dynamics.step / 0.01
+        )
+        return measurement.run()["escape"]["side"].values
+
+    first, second = sides(0), sides(1)
+    if ring is not CurvedChannel:
+        assert np.mean(first != second) < 1e-3  # but for rounding
+    up = np.array([np.mean(side == 1) for side in (first, second)])
+    error = np.sqrt((up * (1 - up)).sum() / walkers)
+    assert abs(up[0] - up[1]) / error < 3
+    assert (0.5 - up[0]) / error > 5
+    assert error < 0.07 * up[1]
+
+
 def test_numbers_do_not_depend_on_when_it_stops_nor_on_threads(monkeypatch):
     measurement = Escape(NARROWING, Thermal(0.3), Overdamped(0.002), replicas=300, duration=20.0)
     first = measurement.run(threads=1)["escape"]
@@ -136,6 +199,7 @@ def test_censored_walkers_are_counted_and_their_time_is_used():
     assert 200 < group.attrs["censored"] < 1800
     assert group.attrs["censored"] + escaped.sum() == 2000
     assert group.attrs["effective_sample_size"] == np.sum(times[escaped] > 0.8)  # those that the rate is made of
+    assert group.attrs["autocorrelation_time_of"].startswith("none: one time from each replica")
     np.testing.assert_array_equal(np.isnan(times), ~escaped)
     assert np.nanmax(times) <= 1.5
     observed = np.where(escaped, times, 1.5)
@@ -226,6 +290,18 @@ def test_theory_says_why_it_is_silent(change, words):
     assert "mean_first_passage_time_reduced" not in group
 
 
+def test_an_escape_in_one_dimension_is_that_of_the_reduced_dynamics():
+    """1/2 theta² from its centre to ±0.4: no transverse modes, so that the double integral is exact, to 0.6 %. Mutant:
+    without U."""
+    well = Quadratic(((1.0,),))
+    measurement = Escape(well, Thermal(0.05), Overdamped(1e-3), 0.5, 0.3, 0.7, replicas=20_000, duration=60.0)
+    group = measurement.run()["escape"]
+    mean, stderr = float(group["mean_first_passage_time"]), float(group["mean_first_passage_time_stderr"])
+    assert abs(mean - float(group["mean_first_passage_time_reduced"])) / stderr < 3
+    assert (mean - (0.4 + theory.absorbing_level_shift(0.05, 1e-3)) ** 2 / 0.1) / stderr > 5
+    assert np.isnan(float(group["timescale_ratio"]))
+
+
 def test_a_scan_is_each_value_alone():
     measurement = Escape(
         NARROWING, Thermal(0.3), Overdamped(0.002), replicas=100, duration=2.0, scan=Scan("temperature", (0.2, 0.4))
@@ -259,10 +335,17 @@ def test_a_scan_is_each_value_alone():
             {"landscape": Channel(boundary="periodic"), "start": 0.1},
             "lower: expected a level .an interval of a periodic",
         ),
+        (
+            {"landscape": Channel(boundary="periodic"), "start": 1.0, "lower": 0.1, "upper": 0.9},
+            r"start: expected 0 <= s < 1 \(s = 1 of a periodic path is s = 0\), found 1.0",
+        ),
         ({"duration": -1.0}, "duration: expected a positive number"),
         ({"duration": 1e9}, "duration: expected 1 to 10⁹ steps"),
         ({"transient": 3000.0}, "transient: expected less than the duration 2000"),
         ({"thermalise": -1.0}, "thermalise: expected a number >= 0"),
+        ({"thermalise": 1e12}, "thermalise: expected 1 to 10⁹ steps of 0.005, found 1e.12"),
+        ({"thermalise": 1e-3}, "thermalise: expected 1 to 10⁹ steps of 0.005, found 0.001"),
+        ({"thermalise": 1e12, "scan": Scan("temperature", (0.1,))}, "thermalise: expected 1 to 10⁹ steps"),
         ({"replicas": 0}, "replicas: expected at least 1"),
         ({"dynamics": Overdamped(0.5)}, "dynamics.step: expected less than 0.125"),
     ],

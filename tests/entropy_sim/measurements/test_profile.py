@@ -6,8 +6,18 @@ import pytest
 from entropy_sim import schema, theory
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
-from entropy_sim.landscapes import Barrier, Bump, Channel, CurvedChannel, Custom, MullerBrown, Quadratic, Tabulated
-from entropy_sim.measurements import Escape, Profile, profile
+from entropy_sim.landscapes import (
+    Barrier,
+    Bump,
+    Channel,
+    CurvedChannel,
+    Custom,
+    Interpolated,
+    MullerBrown,
+    Quadratic,
+    Tabulated,
+)
+from entropy_sim.measurements import Escape, MeanForce, Profile, profile
 from entropy_sim.measurements.profile import exact_effective_potential
 from entropy_sim.noise import (
     CurvatureCovariance,
@@ -52,7 +62,19 @@ U = CHANNEL.path_energy(S)
 def test_effective_potential_is_the_closed_form_of_each_noise_and_dynamics(noise, dynamics, closed_form):
     found = Profile(CHANNEL, noise, dynamics).run()["profile"]["effective_potential"].values[0]
     expected = closed_form()
-    np.testing.assert_allclose(found - found[0], expected - expected[0], atol=1e-7)
+    np.testing.assert_allclose(found, expected - expected[0], atol=1e-7)
+
+
+def test_effective_potential_is_zero_where_it_says():
+    """Also where U(0) is not 0: -T ln p above that of s = 0, as the integral of the mean force is."""
+    channel = Channel(Bump(1.0, 4.0), Interpolated((0.5, 1.0, 0.7)), transverse_directions=1)
+    group = Profile(channel, Thermal(0.1), Overdamped(1e-6)).run()["profile"]
+    assert group.attrs["effective_potential_zero"] == "s = 0"
+    exact = channel.path_energy(S) - 0.5 + 0.05 * np.log(channel.curvature(S)[:, 0])
+    np.testing.assert_allclose(group["effective_potential"][0], exact, atol=1e-6)
+    forces = MeanForce(channel, Thermal(0.1), Overdamped(0.01), (0.0, 0.5), walkers=8, duration=1.0).run()["mean_force"]
+    assert forces.attrs["effective_potential_zero"] == "s = 0"
+    assert float(forces["effective_potential"][0]) == 0.0
 
 
 def test_channel_profile_holds_its_curvature():
@@ -109,6 +131,26 @@ def test_every_landscape_gives_a_valid_dataset(landscape):
     tree = Profile(landscape, Thermal(), Overdamped(1e-3), points=5).run()
     assert schema.faults(tree) == []
     assert tree.attrs["system"] == type(landscape).__name__
+
+
+@pytest.mark.parametrize(
+    ("noise", "dynamics"), [(Thermal(0.1), Overdamped(0.01)), (GradientCovariance(((0.1,),)), SGD(0.02))]
+)
+def test_of_no_transverse_mode_there_is_no_eigenvalue_and_no_entropy(noise, dynamics):
+    """One coordinate, L = (theta - 1)²: what sums over the modes is 0, what is highest among them absent."""
+    tree = Profile(Quadratic(((2.0,),), centre=(1.0,)), noise, dynamics).run()
+    assert schema.faults(tree) == []
+    group, energy = tree["profile"], (2.0 * S - 1.0) ** 2
+    np.testing.assert_allclose(group["loss"][0], energy, atol=1e-15)
+    np.testing.assert_allclose(group["effective_potential"][0], energy - 1.0, atol=1e-12)
+    np.testing.assert_allclose(group["hessian_trace"][0], 2.0, rtol=1e-6)
+    for name in ("hessian_trace_transverse", "hessian_trace_slope", "log_determinant"):
+        np.testing.assert_array_equal(group[name], 0.0)
+    assert not {"hessian_eigenvalue", "hessian_max_eigenvalue", "noise_eigenvalue"} & set(group.data_vars)
+    assert group.attrs["effective_potential_from"] == "exact variances"
+    if "noise_trace" in group:
+        np.testing.assert_allclose(group["noise_trace"], 0.1)
+        np.testing.assert_array_equal(group["noise_trace_transverse"], 0.0)
 
 
 def test_bad_input_is_refused_by_name():

@@ -131,6 +131,40 @@ def test_walkers_off_the_path_and_diverged_ones_are_told_apart():
     assert bowl["stationary"].attrs["outside"] == pytest.approx(outside, rel=0.02)
 
 
+def test_nobody_left_is_no_density(monkeypatch):
+    """Everything is NaN but the number of the diverged. Mutant: a density of 0, with an error of 0."""
+    monkeypatch.setattr("entropy_sim._ensemble.DIVERGENCE_BOUND", 1e-3)
+    measurement = Stationary(Channel(Bump(), length=1e-3), walkers=64, burn_in=0.5, duration=0.5)
+    tree = measurement.run()
+    assert schema.faults(tree) == []
+    group = tree["stationary"]
+    assert group.attrs["diverged"] == 64
+    for name in group.data_vars:
+        assert np.isnan(group[name]).all()
+    for name in ("outside", "effective_bins", "effective_sample_size", "autocorrelation_time"):
+        assert np.isnan(group.attrs[name])
+
+
+def test_a_group_without_walkers_has_no_density(monkeypatch):
+    """Half of the groups have lost all their walkers: the spread of the others is the error. Mutant: a density of 0 for
+    every group that is lost, seven times the error."""
+    measurement = Stationary(Channel(Bump(1.0, 1.0), transverse_directions=1), Thermal(0.5), walkers=6400, duration=5.0)
+    follow = Stationary._follow
+
+    def half(self, how, left_out=None):
+        return follow(self, how, np.arange(self.walkers) % 32 < 16)
+
+    whole = measurement.run()["stationary"]
+    monkeypatch.setattr(Stationary, "_follow", half)
+    found = measurement.run()["stationary"]
+    assert found.attrs["diverged"] == 3200
+    ratio = float((found["density_stderr"] / whole["density_stderr"]).mean())
+    assert ratio == pytest.approx(np.sqrt(2), rel=0.15)
+    assert found.attrs["stderr_from"] == "16 groups of walkers"
+    size = found.attrs["effective_sample_size"] / whole.attrs["effective_sample_size"]
+    assert 0.2 < size < 1.25
+
+
 def test_what_walkers_did_before_they_diverged_counts_neither(tmp_path):
     """Jumps so far that the walls' force overshoots. The histogram is that of a slow count of the survivors; with what
     the others did before it would be another. An interruption of the second run changes nothing."""
