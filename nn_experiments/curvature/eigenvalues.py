@@ -49,7 +49,8 @@ def lanczos(
 
     Ends after `steps` steps, or as soon as the `top` largest and the smallest Ritz value each have a residual of at
     most `tolerance` of their own modulus (0: never). Memory: (steps, D). Unlike power iteration, which finds the
-    eigenvalue of largest modulus, it gives λ_max and λ_min with their signs; of a degenerate eigenvalue it finds one.
+    eigenvalue of largest modulus, it gives λ_max and λ_min with their signs. Of a degenerate eigenvalue it finds one,
+    unless the start meets fewer than `top` eigenvectors: then it goes on from other vectors, normal to all so far.
     Reference: Golub & Van Loan, Matrix Computations, 4th ed., ch. 10.
 
     Raises UserError unless 1 <= top <= steps <= D and tolerance >= 0.
@@ -65,12 +66,11 @@ def lanczos(
         asked = [0, *range(len(values) - top, len(values))]
         return bool((residuals[asked] <= tolerance * values[asked].abs()).all())
 
-    found = _krylov(operator, start, steps, enough if tolerance > 0 else None)
-    count = min(top, len(found.values))
+    found = _krylov(operator, start, steps, enough if tolerance > 0 else None, least=top)
     return Spectrum(
-        eigenvalues=found.values[-count:].flip(0),
-        eigenvectors=found.vectors[:, -count:].flip(1).T.to(found.basis) @ found.basis,
-        residuals=found.residuals[-count:].flip(0),
+        eigenvalues=found.values[-top:].flip(0),
+        eigenvectors=found.vectors[:, -top:].flip(1).T.to(found.basis) @ found.basis,
+        residuals=found.residuals[-top:].flip(0),
         min_eigenvalue=float(found.values[0]),
         min_residual=float(found.residuals[0]),
         steps=len(found.values),
@@ -82,7 +82,9 @@ def _krylov(
     start: Tensor,
     steps: int,
     enough: Callable[[Tensor, Tensor], bool] | None = None,
+    least: int = 1,
 ) -> _Krylov:
+    """least: vectors to find even if the space of the start is invariant before."""
     dimension = start.numel()
     basis = start.new_empty(min(steps, _ROWS), dimension)
     projected = torch.zeros(steps, steps, dtype=torch.float64)
@@ -99,6 +101,12 @@ def _krylov(
             projected[: j + 1, j] += overlap.double().cpu()
         rest = float(vector.norm())
         invariant = rest <= 10 * torch.finfo(start.dtype).eps * scale or j + 1 == dimension
+        if invariant and j + 1 < least:
+            fresh = torch.randn(dimension, generator=torch.Generator().manual_seed(j)).to(start)
+            for _ in range(2):
+                fresh = fresh - (basis[: j + 1] @ fresh) @ basis[: j + 1]
+            vector = fresh / fresh.norm()
+            continue
         if invariant or j + 1 == steps or enough is not None:
             values, vectors = _eigen(projected[: j + 1, : j + 1])
             residuals = (0.0 if invariant else rest) * vectors[-1].abs()

@@ -239,7 +239,7 @@ class Ladder:
         def of_unit_slope(rung: dict[str, float]) -> float:
             noise = self.noise_at(rung)
             assert isinstance(noise, Label)
-            c = noise.strength**2 / (noise.batch_size or objective.size)
+            c = noise.strength**2 / (noise.batch_size or len(objective.full_batch()))
             return float(mean_force_curvature_proportional(1.0, c, rung["learning_rate"], self.momentum))
 
         return np.multiply.outer(slopes, self._at_each_rung(of_unit_slope))
@@ -252,7 +252,8 @@ class Ladder:
             if isinstance(noise, Thermal):
                 return noise.temperature
             assert isinstance(noise, Label)
-            return noise.strength**2 * objective.size / (noise.batch_size or objective.size)
+            size = len(objective.full_batch())
+            return noise.strength**2 * size / (noise.batch_size or size)
 
         scales = self._at_each_rung(scale)[..., None]
         found = []

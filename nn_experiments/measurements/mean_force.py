@@ -21,6 +21,7 @@ from torch import Tensor
 from entropy_sim import path_geometry, schema, statistics
 from entropy_sim.errors import require
 from nn_experiments.cache import Cache
+from nn_experiments.curvature import full_precision
 from nn_experiments.dynamics import DIVERGED_DISTANCE, Trajectory, attributes, check_step, full_batch_trajectory, sgd
 from nn_experiments.experiment import AnyExperiment
 from nn_experiments.measurements._frames import Frame, frames
@@ -205,6 +206,7 @@ class _Windows(NamedTuple):
     control_force: Floats
 
 
+@full_precision()  # the force is what is left of gradients that nearly cancel
 def _run_unit(unit: tuple[MeanForce, AnyExperiment, Frame, int, int, str]) -> dict[str, Any]:
     config, experiment, frame, position, replica, device = unit
     objective = experiment.objective(device=device)
@@ -216,15 +218,20 @@ def _run_unit(unit: tuple[MeanForce, AnyExperiment, Frame, int, int, str]) -> di
         "tangent": tangent,
     }
     runs: Iterator[list[_State]]
+    restraint = config.noise.restraint if isinstance(config.noise, Thermal) else 0.0
+    before = config.burn_in
     if replica < config.replicas:
         dt = config.time_step
         runs = _noisy(config, objective, point, generator(config.seed, position, replica), options)
     else:
         flow_step = config.flow_step
         dt = config.time_step if flow_step is None else flow_step
-        quiet = full_batch_trajectory(objective, point.clone(), flow_step=flow_step, **options)
+        start = point.clone()
+        if flow_step is not None and config.control_step is not None and not _divides(flow_step, before):
+            start, before = _flown(objective, start, before, config.control_step, options), 0.0
+        quiet = full_batch_trajectory(objective, start, flow_step=flow_step, **options)
         runs = ([_State(theta, loss, gradient, gradient)] for theta, loss, gradient in quiet)
-    skip, size = round(config.burn_in / dt), round(config.window / dt)
+    skip, size = round(before / dt), round(config.window / dt)
     total = skip + size * config.time_windows + 1
     limit = DIVERGED_DISTANCE * max(float(point.norm()), 1.0)
     rows = []
@@ -233,7 +240,8 @@ def _run_unit(unit: tuple[MeanForce, AnyExperiment, Frame, int, int, str]) -> di
         for theta, loss, clean, gradient in states:
             offset = theta - point
             along, square, distance = tangent @ gradient, gradient @ gradient, offset.norm()
-            values = [loss, -(tangent @ clean), bend @ offset, offset @ clean, square - along**2, distance]
+            pull = offset @ clean + restraint * distance**2
+            values = [loss, -(tangent @ clean), bend @ offset, pull, square - along**2, distance]
             row.append(torch.stack(values))
         rows.append(torch.stack(row))
         if len(rows) % 50 == 0 and not float(distance) < limit:
@@ -248,6 +256,17 @@ def _run_unit(unit: tuple[MeanForce, AnyExperiment, Frame, int, int, str]) -> di
         series = (series[1:] + series[:-1]) / 2
     kept = series[skip : total - 1].reshape(config.time_windows, size, -1, 6)
     return _summarise(kept, dt, config.learning_rate, bool(lost.any()), config.own_controls)._asdict()
+
+
+def _divides(step: float, time: float) -> bool:
+    return abs(round(time / step) * step - time) <= 1e-9 * time
+
+
+def _flown(objective: Objective, theta: Tensor, time: float, longest: float, options: dict[str, Any]) -> Tensor:
+    """Where the gradient flow is after this time, in equal steps up to `longest`."""
+    steps = math.ceil(time / longest)
+    states = full_batch_trajectory(objective, theta, flow_step=time / steps, **options)
+    return next(islice(states, steps, None))[0].clone()
 
 
 class _State(NamedTuple):

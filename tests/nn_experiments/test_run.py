@@ -30,7 +30,7 @@ from nn_experiments.stages import ALL
 from nn_experiments.train import Training
 
 TINY = NetworkRun(
-    experiment=Experiment(Digits(), ResNet(width=2)),
+    experiment=Experiment(Digits(test_fraction=0.85), ResNet(width=2)),  # 270 images to train on
     training=Training(epochs=1),
     path=AutoNEB(pivots=3, cycles=((0.02, 2),), samples_between=1, batch_size=32),
     profile=Profile(
@@ -311,15 +311,15 @@ def test_aligned_minima_and_an_ensemble_of_paths(finished, tmp_path):
 
 def test_barriers_need_no_stage_before_them(tmp_path):
     force = replace(TINY.mean_force, positions=(0.0, 0.5, 1.0), replicas=2, noise=Minibatch(48), seed=3)
-    scan = Barrier(values=(20.0,), training=TINY.training, path=TINY.path, mean_force=force, line_points=3, probes=0)
+    scan = Barrier(values=(2.0,), training=TINY.training, path=TINY.path, mean_force=force, line_points=3, probes=0)
     config = replace(TINY, barrier=scan)
     tree, lines = run(tmp_path, config, stage="barrier")
     assert tree is not None
     assert set(tree.children) == {"barrier"}
-    assert lines[0].startswith("barrier: shared iterations 20: energetic ")
+    assert lines[0].startswith("barrier: shared iterations 2: energetic ")
     assert "training_seeds" not in tree.attrs
     assert (tree.attrs["noise"], tree.attrs["seed"]) == ("minibatch, B = 48", 3)  # the scan's, not the default's
-    longer = replace(config, barrier=replace(scan, values=(20.0, 21.0)))
+    longer = replace(config, barrier=replace(scan, values=(2.0, 3.0)))
     with pytest.raises(UserError, match=r"found another configuration's barrier in .*--overwrite"):
         run(tmp_path, longer, stage="barrier")
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "barrier").rglob("*") if p.is_file()}

@@ -37,10 +37,19 @@ def test_an_early_lanczos_states_its_error() -> None:
         assert float((values - value).abs().min()) <= float(residual)
 
 
-def test_lanczos_ends_at_an_invariant_subspace() -> None:
+def test_lanczos_goes_on_from_an_invariant_subspace_as_far_as_it_must() -> None:
+    """The start meets two eigenvectors; of a degenerate eigenvalue no more than one could be found from it."""
     values = torch.tensor([2.0, 2.0, -1.0, -1.0, -1.0], dtype=DOUBLE)
-    found = curvature.lanczos(lambda v: values * v, torch.ones(5, dtype=DOUBLE), 5, 4)
-    np.testing.assert_allclose(found.eigenvalues, [2.0, -1.0], atol=1e-12)
+    for top, expected in ((1, [2.0]), (2, [2.0, -1.0]), (4, [2.0, 2.0, -1.0, -1.0]), (5, values.tolist())):
+        found = curvature.lanczos(lambda v: values * v, torch.ones(5, dtype=DOUBLE), 5, top)
+        np.testing.assert_allclose(found.eigenvalues, expected, atol=1e-12)
+        np.testing.assert_allclose(found.eigenvectors @ found.eigenvectors.T, np.eye(top), atol=1e-12)
+        np.testing.assert_allclose(
+            found.eigenvectors * values, found.eigenvalues[:, None] * found.eigenvectors, atol=1e-12
+        )
+        np.testing.assert_allclose(found.residuals, 0.0, atol=1e-12)
+        assert found.min_eigenvalue == pytest.approx(-1.0)
+        assert found.steps == max(top, 2)
     zero = curvature.lanczos(torch.zeros_like, torch.ones(5, dtype=DOUBLE), 3, 1)
     assert zero.eigenvalues.tolist() == [0.0]
 

@@ -267,3 +267,12 @@ def test_what_the_experiment_cannot_do_is_refused() -> None:
         SHORT.run(replace(SMALL, loss="cross_entropy"), RAY)
     with pytest.raises(UserError, match="batch_size: expected at most 20 samples, found 21"):
         replace(SHORT, noise=Label(batch_size=21)).run(SMALL, RAY)
+
+
+def test_whole_groups_are_what_the_noise_is_divided_among() -> None:
+    """20 digits in groups of 16 under BatchNorm: the full batch has 16."""
+    grouped = replace(SMALL, network=MLP(widths=(6,), normalization="batch"), group_size=16)
+    objective = grouped.objective()
+    assert len(objective.full_batch()) == 16
+    formula = SHORT._formula(objective, np.array([3.0]))[0, 0, 0]
+    assert formula == pytest.approx(-0.025 * 0.05**2 / (4 * 16) * 3.0, rel=1e-12)

@@ -199,6 +199,26 @@ def test_noise_free_force_is_that_of_the_relaxed_plane(control_step: float | Non
     assert ("heating_left" in found) == (momentum == 0)
 
 
+@pytest.mark.parametrize("burn_in", [0.0, 0.2, 0.5, 0.7])
+def test_the_control_is_averaged_over_the_times_of_the_windows(burn_in: float) -> None:
+    """Steps of the flow take 1 - h dt here, h the stiffness across, those of the burn-in too, which have a length of
+    their own. Rejected: a burn-in rounded to whole steps of those in the windows."""
+    points, options, rest = schur_force(0.2)
+    config = MeanForce(
+        (0.2,), learning_rate=0.05, noise=Minibatch(2), burn_in=burn_in, duration=8.0, time_windows=2, control_step=0.5
+    )
+    found = run(config, QuadraticExperiment(**options), points)["mean_force_control"].values[0, 0]
+    hessian, t = (options["root"] @ options["root"].T).numpy(), (points[1] - points[0]).numpy()
+    t /= np.linalg.norm(t)
+    n = np.array([-t[1], t[0]])
+    h, gamma = n @ hessian @ n, points[0].numpy() + 0.2 * (points[1] - points[0]).numpy()
+    start = -t @ hessian @ gamma
+    steps = math.ceil(burn_in / 0.5)
+    decayed = (1 - h * burn_in / max(steps, 1)) ** steps * (1 - 0.5 * h) ** np.arange(17)
+    average = np.array([np.trapezoid(d) / 8 for d in (decayed[:9], decayed[8:])])
+    np.testing.assert_allclose(found, rest + (start - rest) * average, rtol=1e-9)
+
+
 def heavy_ball_forces(root: Tensor, points: Tensor, rate: float, momentum: float, steps: int) -> np.ndarray:
     """−t·∇L before each of so many constrained steps from s = 0.2, (steps,)."""
     hessian, (start, end) = (root @ root.T).numpy(), points.numpy()
@@ -376,6 +396,19 @@ def test_added_noise_leaves_its_entropic_force(noise: Label | Thermal, point: tu
         left, right = (float(found[f"heating_{side}"].mean()) for side in ("left", "right"))
         assert left == pytest.approx(right, rel=0.1)
         assert right == pytest.approx(RATE * SIGMA**2 * k / SAMPLES * 2 / (2 - RATE * k), rel=0.1)
+
+
+def test_the_pull_of_a_restraint_counts_in_the_balance() -> None:
+    """2⟨δ·(Q∇L + κ δ)⟩ = η⟨|Q g|²⟩ in a plane of ½ h q² whose restraint is a good part of the stiffness."""
+    points, options, _ = schur_force(0.2)
+    noise = Thermal(1e-3, restraint=1.0)
+    config = MeanForce(
+        (0.2,), replicas=4, learning_rate=0.4, noise=noise, burn_in=20.0, duration=240.0, time_windows=1, control=False
+    )
+    found = run(config, QuadraticExperiment(**options), points)
+    ratio = (found["heating_left"] / found["heating_right"]).values
+    assert ratio.mean() == pytest.approx(1.0, abs=4 * ratio.std(ddof=1) / math.sqrt(ratio.size))
+    assert ratio.std(ddof=1) / math.sqrt(ratio.size) < 0.05  # without the restraint's: 0.57
 
 
 def test_label_noise_in_batches_is_controlled_by_the_same_batches() -> None:
