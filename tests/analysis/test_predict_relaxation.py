@@ -71,17 +71,17 @@ def test_ends_hold_and_unknown_places_are_not_crossed(network):
 
 
 def test_stated_errors_are_those_of_repeated_profiles(network):
-    """40 profiles with errors of 5 %: χ² of the displacements about the truth within 5 sigma of its mean, and beyond
+    """16 profiles with errors of 5 %: χ² of the displacements about the truth within 5 sigma of its mean, and beyond
     with errors half as large."""
     truth = predicted(network(**STRONG))["displacement"].sel(form=predict.PROPORTIONAL).values
     total = 0.0
-    for seed in range(40):
+    for seed in range(16):
         found = predicted(network(**STRONG | {"profile_noise": 0.05}, seed=seed), points=13)
         one = found.sel(form=predict.PROPORTIONAL).isel(start=[0, 1, 3, 4], start_other=[0, 1, 3, 4])
         difference = one["displacement"].values - truth[[0, 1, 3, 4]]
         total += difference @ np.linalg.solve(one["covariance"].values, difference)
-    assert abs(total - 160) < 5 * np.sqrt(2 * 160)
-    assert 4 * total > 160 + 5 * np.sqrt(2 * 160)
+    assert abs(total - 64) < 5 * np.sqrt(2 * 64)
+    assert 4 * total > 64 + 5 * np.sqrt(2 * 64)
 
 
 # --- in a comparison --------------------------------------------------------------------------------------------------
