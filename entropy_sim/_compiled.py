@@ -33,6 +33,10 @@ class Compiled:
     def pointer(self) -> Any:
         """The compiled function."""
         options = OPTIONS | {"fastmath": set(self._fastmath)}
+        # Loaded from the cache, variants of one function whose only difference are the numbers of its closure may have
+        # one symbol in common (numba numbers them anew in every process), and a pointer then leads to either.
+        numbers = [int(cell.cell_contents) for cell in self._function.__closure__ or ()]
+        self._function.__qualname__ += "".join(f"_{number}" for number in numbers)
         return njit(self._signature, cache=True, **options)(self._function)
 
     def __call__(self, *arguments: Any) -> None:

@@ -14,6 +14,9 @@ from entropy_sim._random import GENERATOR
 from entropy_sim.errors import UserError
 from entropy_sim.run_files import config_hash, write_whole
 
+#: Rises where what a state holds, or what is done with it, changes: an older one is not gone on from.
+_FORM = 2
+
 
 class Checkpoint:
     """Arrays of the unfinished parts of one run, in one file beside its output; `discard` it when the run is written.
@@ -24,7 +27,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path | str, config: Any, *, overwrite: bool = False) -> None:
-        self.path, self._hash = Path(path), f"{config_hash(config)} {GENERATOR}"
+        self.path, self._hash = Path(path), f"{config_hash(config)} {GENERATOR} {_FORM}"
         self._parts: dict[str, dict[str, NDArray[Any]]] = {}
         if self.path.exists():
             try:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from nn_experiments.networks.torchvision_model import Torchvision
 from nn_experiments.networks.vgg import VGG
 from nn_experiments.networks.vision_transformer import VisionTransformer
 from nn_experiments.networks.wide_resnet import WideResNet
-from nn_experiments.objective import Evaluation, Loss, NormalizationMode, Objective, generator
+from nn_experiments.objective import Evaluation, Loss, NormalizationMode, Objective, batch_norms, generator
 
 Split = Literal["train", "test"]
 
@@ -146,18 +146,26 @@ def evaluate(
     theta: Tensor,
     split: Split = "test",
     mode: NormalizationMode = "batch",
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> Evaluation:
-    """Loss and error of `theta` (D,) on one split, in float32.
+    """Loss and error of `theta` (D,) on one split, in float32; device: where, None for the experiment's own.
 
     mode "batch": normalised in groups, as trained and measured (whole groups only). mode "evaluation": standard
     inference, the running statistics estimated anew on the training set at this theta. A split for which the
-    experiment has no data (one that names its `splits`) gives nan.
+    experiment has no data (one that names its `splits`), or test data that are less than a group, give nan.
     """
     if split not in getattr(experiment, "splits", (split,)):
         return Evaluation(math.nan, math.nan)
-    objective = experiment.objective(split, mode=mode, device=device)
+    where: dict[str, Any] = {} if device is None else {"device": device}
+    if split == "test" and mode == "batch" and _less_than_a_group(experiment, where):
+        return Evaluation(math.nan, math.nan)
+    objective = experiment.objective(split, mode=mode, **where)
     if mode == "evaluation":
-        train = experiment.objective("train", mode="batch", device=device)
+        train = experiment.objective("train", mode="batch", **where)
         objective.copy_statistics(train, theta.to(train.device, train.dtype))
     return objective.evaluate(theta.to(objective.device, objective.dtype))
+
+
+def _less_than_a_group(experiment: AnyExperiment, where: Mapping[str, Any]) -> bool:
+    test = experiment.objective("test", mode="evaluation", **where)
+    return bool(batch_norms(test.module)) and test.size < (experiment.group_size or 0)

@@ -13,6 +13,8 @@ normalisation (or `mode="evaluation"`), the group size plays no role. Buffers ar
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple
@@ -24,13 +26,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from entropy_sim.errors import UserError, require
+from nn_experiments.workers import out_of_memory
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 NormalizationMode = Literal["batch", "evaluation"]
 
 
 class Evaluation(NamedTuple):
-    """Mean loss and fraction of wrong answers (nan for targets that are not class numbers)."""
+    """Mean loss and fraction of wrong answers (nan where `wrong` does not know them)."""
 
     loss: float
     error: float
@@ -46,6 +49,19 @@ def generator(*key: int) -> torch.Generator:
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """The layers of `module` that normalise by batch statistics, in the order of `module.modules()`."""
     return [m for m in module.modules() if isinstance(m, _BatchNorm)]
+
+
+def wrong(outputs: Tensor, targets: Tensor) -> float:
+    """Fraction of wrong answers: outputs (N, classes, …) have their maximum elsewhere than at the class in targets.
+
+    nan unless targets are class numbers of the shape (N, …): of a single output, or of classes on another axis, the
+    answer is not known.
+    """
+    if targets.is_floating_point() or outputs.ndim < 2 or outputs.shape[1] < 2:
+        return math.nan
+    if (outputs.shape[0], *outputs.shape[2:]) != targets.shape:
+        return math.nan
+    return float((outputs.argmax(1) != targets).double().mean())
 
 
 class Objective:
@@ -79,6 +95,7 @@ class Objective:
         if self.group_size is not None:
             require(1 < self.group_size <= len(inputs), "group_size", f"2…{len(inputs)}", self.group_size)
         self._groups, self._interleaved = 1, True
+        self._fits = sys.maxsize  # samples that go through at once, as far as is known
         self._prepare_normalization()
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
@@ -168,9 +185,32 @@ class Objective:
 
     def chunks(self, indices: Tensor, chunk: int = 512) -> Iterator[tuple[Tensor, float]]:
         """Parts of `indices` of about `chunk` samples (whole groups), each with its share of the total."""
-        step = chunk if self.group_size is None else max(1, chunk // self.group_size) * self.group_size
-        for part in torch.split(indices, step):
+        for part in torch.split(indices, self._step(chunk)):
             yield part, len(part) / len(indices)
+
+    def _step(self, chunk: int) -> int:
+        group = self.group_size or 1
+        return max(1, min(chunk, self._fits) // group) * group
+
+    def _in_chunks(self, indices: Tensor, chunk: int, do: Callable[[Tensor, float], None]) -> None:
+        """`do(part, share)` for the parts of `indices`; what does not fit into the GPU's memory is done by halves, now
+        and in all later calls. `do` must not leave anything behind where it fails."""
+        start = 0
+        while start < len(indices):
+            part = indices[start : start + self._step(chunk)]
+            try:
+                do(part, len(part) / len(indices))
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                self._fits = len(part) // 2
+                if self._step(chunk) >= len(part):  # a single group, or a single sample
+                    raise
+                error.__traceback__ = None  # its frames hold what is to be freed
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                continue
+            start += len(part)
 
     # --- evaluation -------------------------------------------------------------------------------------------------
 
@@ -210,23 +250,27 @@ class Objective:
     def full_value_and_gradient(self, theta: Tensor, chunk: int = 512) -> tuple[Tensor, Tensor]:
         """Loss and gradient (D,) of the full batch at `theta`, in chunks of about `chunk` samples."""
         total, gradient = torch.zeros((), device=self.device, dtype=self.dtype), torch.zeros_like(self._theta)
-        for part, share in self.chunks(self.full_batch(), chunk):
+
+        def add(part: Tensor, share: float) -> None:
             value, part_gradient = self.value_and_gradient(theta, part)
-            total += share * value
+            total.add_(value, alpha=share)
             gradient.add_(part_gradient, alpha=share)
+
+        self._in_chunks(self.full_batch(), chunk, add)
         return total, gradient
 
     @torch.no_grad()
     def evaluate(self, theta: Tensor, indices: Tensor | None = None) -> Evaluation:
         """Loss and error of a batch of whole groups (None: the full batch) at `theta` (D,)."""
         self._theta.copy_(theta)
-        loss = error = 0.0
-        for part, share in self.chunks(self.full_batch() if indices is None else indices):
+        found: list[tuple[float, float]] = []
+
+        def add(part: Tensor, share: float) -> None:
             outputs, targets = self.forward(self.inputs[part]), self.targets[part]
-            loss += share * float(self.loss(outputs, targets))
-            wrong = torch.nan if targets.is_floating_point() else (outputs.argmax(-1) != targets).double().mean()
-            error += share * float(wrong)
-        return Evaluation(loss, error)
+            found.append((share * float(self.loss(outputs, targets)), share * wrong(outputs, targets)))
+
+        self._in_chunks(self.full_batch() if indices is None else indices, 512, add)
+        return Evaluation(*map(sum, zip(*found, strict=True)))
 
     @torch.no_grad()
     def copy_statistics(self, training: Objective, theta: Tensor) -> None:
@@ -237,16 +281,22 @@ class Objective:
         """
         layers, sources = batch_norms(self.module), batch_norms(training.module)
         moments = {m: torch.zeros(2, m.num_features, dtype=torch.float64, device=self.device) for m in sources}
+        seen: list[tuple[_BatchNorm, Tensor]] = []  # of one part, which may turn out not to fit
 
         def observe(layer: _BatchNorm, arguments: tuple[Tensor, ...]) -> None:
             values = arguments[0].double().transpose(0, 1).flatten(1)
-            moments[layer] += share * torch.stack([values.mean(1), values.square().mean(1)])
+            seen.append((layer, torch.stack([values.mean(1), values.square().mean(1)])))
+
+        def add(part: Tensor, share: float) -> None:
+            seen.clear()
+            training.forward(training.inputs[part])
+            for layer, found in seen:
+                moments[layer] += share * found
 
         training.load(theta)
         handles = [m.register_forward_pre_hook(observe) for m in sources]
         try:
-            for part, share in training.chunks(training.full_batch()):  # noqa: B007 (the hooks see the share)
-                training.forward(training.inputs[part])
+            training._in_chunks(training.full_batch(), 512, add)
         finally:
             for handle in handles:
                 handle.remove()

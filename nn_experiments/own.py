@@ -9,11 +9,10 @@ Both go wherever an `Experiment` goes: training, paths, measurements. See docs/o
 from __future__ import annotations
 
 import copy
-import hashlib
 import random
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,15 +21,24 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
 
 from entropy_sim.errors import UserError, require
-from entropy_sim.user_file import execute, line_of, named, one_line, settle
-from nn_experiments._own_checks import kind_of, moved, try_out
+from entropy_sim.user_file import execute, line_of, named, one_line, settle, sha256
+from nn_experiments._own_checks import coarse, computed, described, kind_of, moved, moved_loss, tensors_sha256, try_out
 from nn_experiments.experiment import Split
 from nn_experiments.networks._attention import differentiable_attention
 from nn_experiments.networks._scale_invariance import scale_invariant_parameters
 from nn_experiments.objective import Loss, NormalizationMode, Objective, generator
+from nn_experiments.workers import one_thread
 
 #: Inputs and targets, as tensors with one row a sample, or anything that PyTorch loads them from.
 Data = tuple[Tensor, Tensor] | Dataset[Any] | DataLoader[Any]
@@ -64,6 +72,7 @@ class ModuleExperiment:
     name: str = ""
     """What reports call it (default: the class of the module)."""
     _loaded: dict[Any, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require(self.group_size >= 2, "group_size", "a number >= 2", self.group_size)
@@ -80,20 +89,31 @@ class ModuleExperiment:
         return {**self.__dict__, "_loaded": {}}
 
     def jsonable(self) -> dict[str, Any]:
-        """What a configuration can say of it: enough to tell two apart, not to build one again."""
-        digest = hashlib.sha256()
-        for data in (self.train, self.test):
-            for tensor in data if isinstance(data, tuple) else ():
-                digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        module = self._build(0)
-        return {
+        """What a configuration can say of it: enough to tell two apart (see `computed`), not to build one again."""
+        if self._known:
+            return self._known
+        splits = [(name, part) for name in self.splits for part in getattr(self, name)]
+        with one_thread():
+            module = self._build(0)
+            parameters = [[n, list(p.shape)] for n, p in module.named_parameters() if p.requires_grad]
+            # Those of a network that is there count for nothing: training needs a function, all else gives its own.
+            initial = [] if isinstance(self.module, nn.Module) else coarse(_flat(module))
+            network = described(module)
+            found = computed(module, self.loss, self.train, self.group_size)  # type: ignore[arg-type]
+        known = {
             "type": type(self).__name__,
             "name": self.name,
-            "parameters": [[n, list(p.shape)] for n, p in module.named_parameters() if p.requires_grad],
-            "loss": getattr(self.loss, "__qualname__", type(self.loss).__name__),
-            "data_sha256": digest.hexdigest(),
+            "parameters": parameters,
+            "initial": initial,
+            "network_sha256": sha256(network),
+            "loss": described(self.loss),
+            **found,
+            "data_sha256": tensors_sha256(splits),
             "group_size": self.group_size,
         }
+        if not isinstance(self.module, nn.Module):  # one that is there may be changed by its owner
+            self._known.update(known)
+        return known
 
     @property
     def system(self) -> str:
@@ -129,8 +149,8 @@ class ModuleExperiment:
         if key not in self._loaded:
             inputs, targets = getattr(self, split)
             self._loaded[key] = (moved(inputs, device, dtype), moved(targets, device, dtype))
-        module = self._build(0).to(device, dtype)
-        return Objective(module, self.loss, *self._loaded[key], group_size=self.group_size, mode=mode)
+        module, loss = self._build(0).to(device, dtype), moved_loss(self.loss, device, dtype)
+        return Objective(module, loss, *self._loaded[key], group_size=self.group_size, mode=mode)
 
     def initial(self, seed: int) -> Tensor:
         """Parameters (D,), float32, on the CPU, of a network built with torch, NumPy and random seeded by `seed`.
@@ -158,6 +178,8 @@ class ModuleExperiment:
         with seeded(seed):
             module = self.module()
         require(isinstance(module, nn.Module), "module", "a function that builds an nn.Module", type(module).__name__)
+        with suppress(RuntimeError):  # what cannot be copied, such as an old weight_norm, is hoped to be built anew
+            module = copy.deepcopy(module)  # the function may give the same network, or layers, at every call
         return _twice_differentiable(module)
 
 
@@ -287,24 +309,58 @@ def seeded(seed: int) -> Iterator[None]:
 def tensors(data: Data, option: str) -> tuple[Tensor, Tensor]:
     """All of the data as (inputs (N, …), targets (N, …)) on the CPU, in one fixed random order.
 
+    The same at every reading: a DataLoader's shuffling is left aside, and what else is random is seeded.
     Raises UserError, naming the option, for what is not made of pairs of tensors with one row a sample.
     """
     expected = "(inputs, targets), a Dataset or a DataLoader"
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
         inputs, targets = data
     elif isinstance(data, (DataLoader, Dataset)):
-        batches = list(data if isinstance(data, DataLoader) else DataLoader(data, batch_size=256))
+        with seeded(0):  # random transformations, samplers of one's own
+            batches = list(_in_order(data) if isinstance(data, DataLoader) else DataLoader(data, batch_size=256))
         pairs = all(
             isinstance(b, (tuple, list)) and len(b) == 2 and all(isinstance(p, Tensor) for p in b) for b in batches
         )
         require(bool(batches) and pairs, option, f"{expected} of pairs of tensors", kind_of(batches[:1]))
-        inputs, targets = (torch.cat([batch[i] for batch in batches]) for i in (0, 1))
+        try:
+            inputs, targets = (torch.cat([batch[i] for batch in batches]) for i in (0, 1))
+        except RuntimeError as error:
+            raise one_line(option, f"expected batches of samples of one shape, found that {error}") from error
     else:
         raise UserError(f"{option}: expected {expected}, found {kind_of(data)}")
     require(len(inputs) > 0, option, "at least one sample", 0)
     require(len(inputs) == len(targets), option, f"{len(inputs)} targets, one for each input", len(targets))
     order = torch.randperm(len(inputs), generator=generator(0))
     return inputs.detach().cpu()[order], targets.detach().cpu()[order]
+
+
+def _in_order(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """The loader without its shuffling: every sample once, in the order of the dataset, always the same.
+
+    One that does not simply shuffle (weights, batches of its own, a stream) stays as it is.
+    """
+    batches = loader.batch_sampler
+    sampler = batches.sampler if isinstance(batches, BatchSampler) else loader.sampler
+    if isinstance(loader.dataset, IterableDataset) or type(batches) not in (BatchSampler, type(None)):
+        return loader
+    if type(sampler) is SubsetRandomSampler:
+        order = sorted(sampler.indices)
+    elif type(sampler) is SequentialSampler or (type(sampler) is RandomSampler and _draws_each_once(sampler)):
+        order = list(range(len(sampler.data_source)))
+    else:
+        return loader
+    return DataLoader(
+        loader.dataset,
+        batch_size=batches.batch_size if isinstance(batches, BatchSampler) else None,
+        sampler=order,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        worker_init_fn=loader.worker_init_fn,
+    )
+
+
+def _draws_each_once(sampler: RandomSampler) -> bool:
+    return not sampler.replacement and sampler.num_samples == len(sampler.data_source)
 
 
 def _flat(module: nn.Module) -> Tensor:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ from entropy_sim import path_geometry, schema
 from entropy_sim.errors import UserError
 from entropy_sim.run_files import provenance, read_tree, writable, write_tree
 from nn_experiments import checkpoints
+from nn_experiments.batch_sizes import check_batch, check_noise
 from nn_experiments.device import OnDevice, describe
 from nn_experiments.experiment import AnyExperiment, evaluate
 from nn_experiments.measurements.ladder import Ladder
@@ -27,7 +29,7 @@ from nn_experiments.objective import Evaluation
 from nn_experiments.paths.band import Band
 from nn_experiments.paths.base import PathResult
 from nn_experiments.paths.ensemble import ensemble_variables
-from nn_experiments.paths.linear import linear
+from nn_experiments.paths.linear import StraightLine, linear
 from nn_experiments.paths.resume import Resume
 from nn_experiments.stage_times import StageTimes
 from nn_experiments.stages import ALL, ALONE, GROUPS, STAGES, Stage
@@ -121,6 +123,7 @@ class RunDirectory:
                 f"--out: expected a new directory or a run of this configuration, found another configuration's "
                 f"{', '.join(others)} in {self.out} (--overwrite)"
             )
+        self._check_batches([s for s in wanted if states[s] != "same"])
         times = StageTimes(self.out / "unfinished" / "times.json", wanted, self.config.stage_config)
         with Workers(processes) as workers:
             if any(states[s] != "same" for s in wanted):
@@ -141,6 +144,18 @@ class RunDirectory:
         with contextlib.suppress(OSError):
             (self.out / "unfinished").rmdir()  # unless another stage's state is in it
         return self.tree()
+
+    def _check_batches(self, stages: list[Stage]) -> None:
+        """Refuse now what the stages would only refuse after those before them."""
+        if "path" in stages and not isinstance(self.config.path, StraightLine):  # which draws none
+            check_batch(self.config.path.batch_size, self.objective)
+        for name in [GROUPS[s] for s in stages if s not in ALONE]:
+            measurement: Any = getattr(self.config, name)
+            sizes = getattr(measurement, "batch_sizes", ())
+            for size in sizes:
+                check_noise(replace(measurement.noise, batch_size=size), self.objective, f"{name}.batch_sizes")
+            if not sizes and (noise := getattr(measurement, "noise", None)) is not None:
+                check_noise(noise, self.objective, f"{name}.noise.batch_size")
 
     def _train(self, workers: Workers) -> None:
         if self.config.checkpoints:
@@ -188,7 +203,8 @@ class RunDirectory:
             aligned = self.config.alignment.run(self.experiment, ends)
             ends, distances = aligned.ends, aligned.distances
             self.report(f"path: minima {distances[0]:.3g} apart, after weight matching {distances[-1]:.3g}")
-        with one_thread(), Band(self.experiment, path.batch_size, path.seed, workers.processes) as band:
+        made = Band(self.experiment, path.batch_size, path.seed, workers.processes, report=self.report)
+        with one_thread(), made as band:
             calls: dict[str, Any] = {"evaluate": band.evaluate, "full": band.full}
             if self.config.ensemble is None:
                 resume = Resume(self.unfinished("path"), band.generator)

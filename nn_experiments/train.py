@@ -354,19 +354,29 @@ class _Session:
     def _check(self, good: Any, save: Callable[[Any], Path] | None) -> None:
         """Raise UserError if a loss of this epoch is not finite; the state at the epoch's start is kept."""
         losses = _numbers(self.losses)
-        lost = ~np.isfinite(losses)
-        if not lost.any():
-            return
+        lost = np.flatnonzero(~np.isfinite(losses))
+        epoch, step = divmod(self.iteration - 1, self.steps)
+        if lost.size:
+            found, where = float(losses[lost[0]]), f"in epoch {epoch + 1}, step {lost[0] + 1}"
+        else:
+            found, where = self._loss_after(), f"after epoch {epoch + 1}, step {step + 1}"
+            if math.isfinite(found):
+                return
         training = self.training
-        epoch, step = (self.iteration - 1) // self.steps, int(lost.argmax())
         kept = ""
         if save is not None and good is not None:
             kept = f"; the state after epoch {epoch} is kept in {save(good)}"
         raise UserError(
-            f"training.learning_rate: expected a finite loss, found {losses[step]} in epoch {epoch + 1}, "
-            f"step {step + 1} (seed {self.seed}, learning rate {training.learning_rate:g}, "
-            f"batch {training.batch_size}){kept}"
+            f"training.learning_rate: expected a finite loss, found {found} {where} (seed {self.seed}, "
+            f"learning rate {training.learning_rate:g}, batch {training.batch_size}){kept}"
         )
+
+    def _loss_after(self) -> float:
+        """What the losses, each taken before its step, cannot tell: nan if the last step spoilt the parameters, and the
+        loss of all samples once no step follows; 0 otherwise."""
+        if not bool(torch.isfinite(self.theta).all()):
+            return math.nan
+        return self.objective.evaluate(self.theta).loss if self.iteration == self.total else 0.0
 
 
 def _numbers(losses: list[Tensor]) -> np.ndarray:

@@ -128,16 +128,31 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+#: What CPU allocator, CUDA and its libraries say in plain runtime errors where they find no memory.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` tells of too little memory, on any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
 @contextmanager
 def memory_errors(lower: str) -> Iterator[None]:
     """Turn "out of memory", on any device, into a UserError that says what to `lower`; nothing else is changed."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error).split("\n", 1)[0]
-        ran_out = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
-        if not ran_out or isinstance(error, UserError):
+        if not out_of_memory(error):
             raise
+        text = str(error).split("\n", 1)[0]
         raise UserError(f"memory: expected enough of it, found {text or 'none left'}; lower {lower}") from error
 
 

@@ -33,9 +33,10 @@ class Digits:
         return "scikit-learn digits"
 
     def load(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensors:
-        """Raises UserError if scikit-learn is not installed."""
+        """Raises UserError if scikit-learn is not installed, or if a split would be empty."""
         images, targets = _digits()
         train, test = stratified_split(targets, self.test_fraction, self.seed)
+        require(len(train) > 0 < len(test), "data.test_fraction", "images in both splits", self.test_fraction)
         mean, deviation = images[train].mean(), images[train].std()
         inputs = torch.from_numpy((images - mean) / deviation).unsqueeze(1).to(device, dtype)
         labels = torch.from_numpy(targets).to(device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from entropy_sim import schema, statistics
 from entropy_sim.errors import require
 from entropy_sim.run_files import config_json
 from nn_experiments import curvature, states, variants
+from nn_experiments.batch_sizes import check_batch, check_noise
+from nn_experiments.device import OnDevice
 from nn_experiments.experiment import AnyExperiment, Experiment
 from nn_experiments.measurements._frames import Frame, frames
 from nn_experiments.measurements._heights import above_ends, entropic_barrier
@@ -154,13 +157,15 @@ class Barrier:
         """The group `barrier`. What is done is kept under `out`/barrier and not done again, also by other values.
 
         report: told in a line about each value. Raises UserError if more iterations are to be shared than there are,
-        and for what trainings, path finder and mean force refuse.
+        and for what trainings, path finder and mean force refuse; batches that do not fit the data, before any work.
         """
-        rows, objectives = [], []
-        for value in self.values:
-            one = self._at(value, experiment)
-            objectives.append(one.experiment.objective())
-            work = _Work(self, one.experiment, Path(out) / "barrier", workers or Workers(1), device)
+        rows = []
+        each = [self._at(value, OnDevice(experiment, device)) for value in self.values]
+        objectives = [one.experiment.objective() for one in each]
+        for one, objective in zip(each, objectives, strict=True):
+            self._check(one, objective)
+        for value, one in zip(self.values, each, strict=True):
+            work = _Work(self, one.experiment, Path(out) / "barrier", workers or Workers(1), device, report)
             rows.append(work.heights(one))
             if report is not None:
                 means = {name: np.mean([r[name] for r in rows[-1]]) for name in ("energy_barrier", "entropic_barrier")}
@@ -169,6 +174,20 @@ class Barrier:
                     f"energetic {means['energy_barrier']:.3g}, entropic {means['entropic_barrier']:.2g}"
                 )
         return self._group(rows, objectives)
+
+    def _check(self, one: _One, objective: Objective) -> None:
+        """Refuse what does not fit the data before anything is trained."""
+
+        def option(parameter: Parameter, name: str) -> str:
+            return "barrier.values" if self.parameter == parameter else f"barrier.{name}"
+
+        batch = one.training.batch_size
+        check_batch(batch, objective, option("training_batch_size", "training.batch_size"))
+        check_batch(one.path.batch_size, objective, "barrier.path.batch_size")
+        check_noise(one.mean_force.noise, objective, option("batch_size", "mean_force.noise.batch_size"))
+        total, shared = one.training.epochs * (objective.size // batch), one.shared_iterations
+        expected = f"fewer shared iterations than the {total} of the training"
+        require(shared < total, option("shared_iterations", "shared_iterations"), expected, shared)
 
     def _group(self, rows: list[list[dict[str, Any]]], objectives: list[Objective]) -> xr.Dataset:
         dim = _DIMENSIONS.get(self.parameter, self.parameter)
@@ -225,9 +244,17 @@ class _One(NamedTuple):
 class _Work:
     """What is done of a scan, in files whose names and owners say of which configuration they are."""
 
-    def __init__(self, config: Barrier, experiment: AnyExperiment, folder: Path, workers: Workers, device: str) -> None:
+    def __init__(
+        self,
+        config: Barrier,
+        experiment: AnyExperiment,
+        folder: Path,
+        workers: Workers,
+        device: str,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
         self.config, self.experiment = config, experiment
-        self.folder, self.workers, self.device = folder, workers, device
+        self.folder, self.workers, self.device, self.report = folder, workers, device, report
 
     def heights(self, one: _One) -> list[dict[str, Any]]:
         """Everything measured at one value, for each pair; from the files that are there."""
@@ -244,7 +271,10 @@ class _Work:
             if not path.exists():
                 if thetas is None:
                     thetas = self._children(one, owners)
-                states.save(path, self._measure(one, torch.stack([thetas[a], thetas[b]]), (a, b), ends), identity)
+                unfinished = path.with_suffix(".unfinished")
+                pair = torch.stack([thetas[a], thetas[b]])
+                states.save(path, self._measure(one, pair, (a, b), ends, unfinished), identity)
+                shutil.rmtree(unfinished, ignore_errors=True)
             rows.append(states.load(path, identity))
         return rows
 
@@ -272,7 +302,6 @@ class _Work:
         """theta (D,) of the children by seed, trained as far as they are not there."""
         training, k = one.training, one.shared_iterations
         total = training.epochs * (self.experiment.objective().size // training.batch_size)
-        require(k < total, "barrier.values", f"fewer shared iterations than the {total} of the training", k)
         files = {seed: self._file(f"child_{k}_{seed}", owner) for seed, owner in owners.items()}
         thetas: dict[int, Tensor] = {}
         for seed, path in files.items():
@@ -287,9 +316,12 @@ class _Work:
 
     # --- one pair ---------------------------------------------------------------------------------------------------
 
-    def _measure(self, one: _One, ends: Tensor, seeds: tuple[int, int], owners: list[str]) -> dict[str, Any]:
+    def _measure(
+        self, one: _One, ends: Tensor, seeds: tuple[int, int], owners: list[str], unfinished: Path
+    ) -> dict[str, Any]:
         found = self._path(one, ends, seeds, owners)
-        forces = one.mean_force.run(self.experiment, found["points"], self.workers, self.device)
+        cache = unfinished if _told_as_json(self.experiment) else None
+        forces = one.mean_force.run(self.experiment, found["points"], self.workers, self.device, cache)
         entropic = entropic_barrier(forces, found["arc_length"])
         heights: dict[str, Any] = {
             "energy_barrier": above_ends(found["line"]),
@@ -311,7 +343,8 @@ class _Work:
             return states.load(path, identity)
         unfinished = path.with_name(f"{path.stem}.unfinished.safetensors")
         ends = ends.to(self.device)
-        with one_thread(), Band(self.experiment, finder.batch_size, finder.seed, self.workers.processes) as band:
+        band = Band(self.experiment, finder.batch_size, finder.seed, self.workers.processes, report=self.report)
+        with one_thread(), band:
             line = band.evaluate(linear(ends, self.config.line_points))
             resume = Resume(unfinished, band.generator)
             found = finder.run(band.value_and_gradient, ends, evaluate=band.evaluate, full=band.full, resume=resume)
@@ -336,6 +369,15 @@ class _Work:
             rise = statistics.ratio(*middle[i], ends, stderr)
             found |= {name: float(rise.value), f"{name}_stderr": float(rise.stderr)}
         return found
+
+
+def _told_as_json(experiment: AnyExperiment) -> bool:
+    """Whether finished units can be told to be of this experiment: not those of a user's own class."""
+    try:
+        config_json(experiment)
+    except TypeError:
+        return False
+    return True
 
 
 def _train_child(unit: tuple[Training, AnyExperiment, int, TrainingState, Path]) -> Tensor:

@@ -18,6 +18,7 @@ from entropy_sim import path_geometry, schema
 from entropy_sim.errors import require
 from entropy_sim.survival import CURVE_POINTS, INTERVAL, summary
 from nn_experiments.cache import Cache
+from nn_experiments.curvature import full_precision
 from nn_experiments.dynamics import attributes, check_step
 from nn_experiments.experiment import AnyExperiment
 from nn_experiments.measurements._follow import Follower, Projection, check_free, released
@@ -164,6 +165,7 @@ class _Passage(NamedTuple):
     diverged: bool
 
 
+@full_precision()
 def _run_unit(unit: tuple[Escape, AnyExperiment, npt.NDArray[np.floating], int, str]) -> dict[str, Any]:
     config, experiment, path, replica, device = unit
     objective = experiment.objective(device=device)

@@ -16,7 +16,7 @@ from torch import Tensor
 from entropy_sim import path_geometry, schema
 from entropy_sim.errors import require
 from nn_experiments.cache import Cache
-from nn_experiments.curvature import subset
+from nn_experiments.curvature import full_precision, subset
 from nn_experiments.experiment import AnyExperiment, evaluate
 from nn_experiments.objective import generator
 from nn_experiments.workers import Workers
@@ -170,6 +170,7 @@ def span(points: Tensor, direction: Direction = "farthest", seed: int = 0) -> Fr
     return Frame(length, axis, x.numpy(), y.numpy(), distance.numpy(), share, found)
 
 
+@full_precision()
 def _evaluate_unit(
     unit: tuple[Plane, AnyExperiment, npt.NDArray[np.floating], Floats, str],
 ) -> dict[str, list[float]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from entropy_sim import path_geometry, schema
 from entropy_sim.errors import require
 from nn_experiments.cache import Cache
-from nn_experiments.curvature import subset
+from nn_experiments.curvature import full_precision, subset
 from nn_experiments.dynamics import attributes, check_step, full_batch_trajectory
 from nn_experiments.experiment import AnyExperiment
 from nn_experiments.measurements._follow import Follower, Projection, check_free, released
@@ -212,6 +212,7 @@ class _Records(NamedTuple):
     parameter_norm: Floats
 
 
+@full_precision()
 def _run_unit(
     unit: tuple[Relaxation, AnyExperiment, npt.NDArray[np.floating], Any, tuple[int, int, int], str],
 ) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from entropy_sim.errors import UserError
 from nn_experiments.objective import Objective
+from nn_experiments.workers import out_of_memory
 
 
 class _Forward(nn.Module):
@@ -30,14 +31,16 @@ class _Forward(nn.Module):
 class Vectorised:
     """An objective at points (P, D) at once. chunk: most points in one pass, None for all.
 
-    Where a pass does not fit into the GPU's memory, the chunk is halved for this and all later passes."""
+    Where a pass does not fit into the GPU's memory, the chunk is halved for this and all later passes, and where one
+    point does not, so are the samples (in whole groups)."""
 
     def __init__(self, objective: Objective, chunk: int | None = None) -> None:
         self.objective, self.chunk = objective, chunk
+        self.samples: int | None = None
         self._forward = _Forward(objective)
 
     def value_and_gradient(self, points: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (P,) and gradient (P, D) of one batch. Raises UserError if not even one point fits into memory."""
+        """Loss (P,) and gradient (P, D) of one batch. Raises UserError if one point and one group do not fit."""
         values, gradients = points.new_empty(len(points)), torch.empty_like(points)
         self._add(points, indices, 1.0, values.zero_(), gradients.zero_())
         return values, gradients
@@ -58,6 +61,10 @@ class Vectorised:
 
     def _add(self, points: Tensor, indices: Tensor, share: float, values: Tensor, gradients: Tensor | None) -> None:
         """Add `share` of a batch's losses and gradients, chunk by chunk, to what is there."""
+        if self.samples is not None and len(indices) > self.samples:
+            for part, fraction in self.objective.chunks(indices, self.samples):
+                self._add(points, part, share * fraction, values, gradients)
+            return
         inputs, targets = self.objective.inputs[indices], self.objective.targets[indices]
 
         def loss(theta: Tensor) -> Tensor:
@@ -77,18 +84,30 @@ class Vectorised:
                     values[chosen] += share * losses
                     gradients[chosen].add_(slopes, alpha=share)
                     del slopes
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 self._smaller(len(points[chosen]), len(indices), error)
+            else:
+                start += len(points[chosen])
                 continue
-            start += len(points[chosen])
+            if self.samples is not None and len(indices) > self.samples:
+                rest = slice(start, None)
+                slopes_left = None if gradients is None else gradients[rest]
+                return self._add(points[rest], indices, share, values[rest], slopes_left)
 
-    def _smaller(self, tried: int, batch: int, error: BaseException) -> None:
-        if tried <= 1:
+    def _smaller(self, points: int, samples: int, error: BaseException) -> None:
+        """Choose smaller passes than one of so many points and samples, which did not fit."""
+        group = self.objective.group_size or 1
+        if points > 1:
+            self.chunk = (points + 1) // 2
+        elif samples > group:
+            self.samples = max(samples // (2 * group), 1) * group
+        else:
             raise UserError(
-                f"path.batch_size: expected a batch that fits into the GPU's memory, found {batch} samples too many "
-                "for a single point"
+                f"memory: expected enough of it on the GPU, found too little for a single point and {samples} samples; "
+                "lower group_size or the size of the network"
             ) from error
-        self.chunk = (tried + 1) // 2
         error.__traceback__ = None  # its frames hold what is to be freed
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

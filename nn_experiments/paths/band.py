@@ -11,9 +11,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from nn_experiments.batch_sizes import check_batch
+from nn_experiments.curvature import full_precision
 from nn_experiments.experiment import AnyExperiment
 from nn_experiments.objective import Objective, generator
 from nn_experiments.paths._vectorised import Vectorised
+from nn_experiments.workers import out_of_memory
 
 T = TypeVar("T")
 
@@ -25,9 +28,12 @@ class Band:
     would turn the gradient noise of neighbours into kinks of the path. On the CPU one torch thread per core takes the
     next point as soon as it is done with one, each computed on one thread, so the numbers do not depend on how many
     there are; the minibatch of the last point is taken in halves, lest one thread wait for the other. On a GPU all
-    points go through one pass together (`Vectorised`), in chunks that fit into its memory. Use as a context manager.
+    points go through one pass together (`Vectorised`), in chunks that fit into its memory, or, if the network has what
+    cannot be mapped over (a branch on its data, say), one by one. Use as a context manager.
 
     threads: of the loop over the points. device: where, None for the experiment's own. vectorised: None means on a GPU.
+    report: told in a line if the points cannot go together. No TensorFloat-32: what counts of a path's gradients is the
+    small rest of what nearly cancels.
     Memory: the points and their gradients, O(P D), besides the activations of one point per thread, or of a chunk.
     """
 
@@ -39,8 +45,9 @@ class Band:
         threads: int = 1,
         device: torch.device | str | None = None,
         vectorised: bool | None = None,
+        report: Callable[[str], None] | None = None,
     ) -> None:
-        self.batch_size = batch_size
+        self.batch_size, self.report = batch_size, report
         made = experiment.objective() if device is None else experiment.objective(device=device)
         on_gpu = made.device.type != "cpu"
         together = on_gpu if vectorised is None else vectorised
@@ -67,11 +74,15 @@ class Band:
         """Begin the stream of minibatches anew, from another seed."""
         self.generator.set_state(generator(seed).get_state())
 
+    @full_precision()
     def value_and_gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (P,) and gradient (P, D) of one fresh minibatch, the same for all points."""
+        """Loss (P,) and gradient (P, D) of one fresh minibatch, the same for all points.
+
+        Raises UserError if the data have no such minibatches."""
+        check_batch(self.batch_size, self.objective)
         batch = self.objective.draw(self.batch_size, self.generator)
-        if self._vectorised is not None:
-            return self._vectorised.value_and_gradient(points, batch)
+        if (found := self._together(lambda all_of: all_of.value_and_gradient(points, batch))) is not None:
+            return found
         inputs = self._inputs(batch)
         group = self.objective.group_size or 1
         half = -(-len(batch) // (2 * group)) * group
@@ -91,10 +102,11 @@ class Band:
         self._spread(work, units + [(len(points) - 1, part) for part in halves])
         return values, gradients
 
+    @full_precision()
     def full(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (P,) and gradient (P, D) of the full batch."""
-        if self._vectorised is not None:
-            return self._vectorised.full(points)
+        if (found := self._together(lambda all_of: all_of.full(points))) is not None:
+            return found
         values, gradients = points.new_empty(len(points)), torch.empty_like(points)
 
         def work(objective: Objective, i: int) -> None:
@@ -103,10 +115,11 @@ class Band:
         self._spread(work, range(len(points)))
         return values, gradients
 
+    @full_precision()
     def evaluate(self, points: Tensor) -> Tensor:
         """Loss (P,) of the full batch."""
-        if self._vectorised is not None:
-            return self._vectorised.evaluate(points)
+        if (found := self._together(lambda all_of: all_of.evaluate(points))) is not None:
+            return found
         values = points.new_empty(len(points))
 
         def work(objective: Objective, i: int) -> None:
@@ -114,6 +127,21 @@ class Band:
 
         self._spread(work, range(len(points)))
         return values
+
+    def _together(self, call: Callable[[Vectorised], T]) -> T | None:
+        """What `call` gives of all points in one pass, None if they go one by one: asked for, or from now on."""
+        if self._vectorised is None:
+            return None
+        try:
+            return call(self._vectorised)
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            self._vectorised = None  # if the fault is the network's own, the loop meets it again
+            if self.report is not None:
+                reason = str(error).split("\n", 1)[0]
+                self.report(f"path: points go one by one, slower: torch.vmap cannot map over the network ({reason})")
+            return None
 
     def _inputs(self, batch: Tensor) -> Tensor:
         """Of a batch; images on the CPU with the channels last in memory, which its convolutions prefer."""

@@ -1,6 +1,8 @@
 """The ensemble loop: the same numbers however it is run, an obvious reimplementation, and divergence."""
 
+import itertools
 import math
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,8 @@ from entropy_sim._kernels import observe_function
 from entropy_sim._random import fill_normals
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.landscapes import Barrier, Channel, DoubleWell, MullerBrown, Quadratic, Tabulated
+from entropy_sim.landscapes._channel import PERIODIC, REFLECTING, simple_euler_maruyama, simple_gradient
+from entropy_sim.landscapes._shapes import BUMP, FLAT, QUARTIC, WALL
 from entropy_sim.noise import (
     CurvatureCovariance,
     CurvaturePower,
@@ -263,6 +267,18 @@ def test_a_diverging_walker_is_flagged_and_leaves_the_others_alone():
     np.testing.assert_array_equal(mixed.diverged, [False, True] * 50)
     assert np.isnan(mixed.theta[1::2, 0]).all()
     np.testing.assert_array_equal(mixed.theta[::2], alone.theta)
+
+
+@pytest.mark.parametrize("variants", [simple_gradient, simple_euler_maruyama])
+def test_variants_of_a_function_have_symbols_of_their_own(variants):
+    """Compiled in processes of their own and then loaded by one, variants of one name could share an address: the steps
+    of one landscape were taken on another. Numba's number of a function (v15, say) does not tell them apart."""
+    kinds = list(itertools.product((BUMP, QUARTIC), (FLAT, WALL), (PERIODIC, REFLECTING)))
+    names = set()
+    for kind in kinds:
+        (compiled,) = variants(*kind, True).pointer.overloads.values()
+        names.add(re.sub(r"B\d*v\d+", "", compiled.fndesc.llvm_cfunc_wrapper_name))
+    assert len(names) == len(kinds)
 
 
 def test_a_long_path_is_no_divergence():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 
 from entropy_sim.errors import UserError
 from nn_experiments.networks.resnet import ResNet
-from nn_experiments.objective import Objective, generator
+from nn_experiments.objective import Objective, generator, wrong
 
 
 def small_objective(group: int | None = 6, samples: int = 45, **options) -> Objective:
@@ -156,6 +158,86 @@ def test_evaluation_counts_errors():
     inputs, targets = torch.eye(2).repeat(3, 1), torch.tensor([0, 1, 0, 1, 1, 0])
     objective = Objective(module, F.cross_entropy, inputs, targets)
     assert objective.evaluate(torch.tensor([5.0, 0, 0, 5.0])).error == pytest.approx(2 / 6)
+
+
+def test_the_classes_lie_on_the_second_axis():
+    random = torch.Generator().manual_seed(2)
+    for places in ((5,), (3,), (2, 4), (3, 3)):  # as many places as classes, too
+        outputs, targets = torch.randn(6, 3, *places, generator=random), torch.randint(0, 3, (6, *places))
+        expected = np.mean(np.argmax(outputs.numpy(), 1) != targets.numpy())
+        assert wrong(outputs, targets) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "targets"), [((6,), (6,)), ((6, 1), (6,)), ((6, 5, 3), (6, 5)), ((6, 3), (6, 3)), ((6, 3), (6, 1))]
+)
+def test_an_error_that_is_not_known_is_nan(outputs, targets):
+    assert math.isnan(wrong(torch.randn(outputs), torch.zeros(targets, dtype=torch.long)))
+
+
+def test_outputs_without_classes_have_a_loss_and_no_error():
+    def loss(outputs, targets):
+        return F.binary_cross_entropy_with_logits(outputs[:, 0], targets.to(outputs))
+
+    objective = Objective(nn.Linear(3, 1), loss, torch.randn(8, 3), torch.arange(8) % 2)
+    found = objective.evaluate(objective.theta())
+    assert math.isfinite(found.loss)
+    assert math.isnan(found.error)
+
+
+class Limited(nn.Module):
+    """Has room for so many samples."""
+
+    def __init__(self, inner: nn.Module, room: int) -> None:
+        super().__init__()
+        self.inner, self.room, self.tried = inner, room, []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.tried.append(len(x))
+        found = self.inner(x)  # what is left behind by a pass that fails must not count
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+
+def limited_objective(room: int, group: int | None = 6, **options) -> Objective:
+    g = torch.Generator().manual_seed(3)
+    norm = "group" if group is None else "batch"
+    module = Limited(ResNet(width=4, normalization=norm).build(1, 3, g).double(), room)
+    inputs = torch.randn(600, 1, 4, 4, generator=g, dtype=torch.float64)
+    targets = torch.randint(0, 3, (600,), generator=g)
+    return Objective(module, F.cross_entropy, inputs, targets, group_size=group, **options)
+
+
+@pytest.mark.parametrize("group", [6, None])
+def test_what_does_not_fit_into_memory_is_done_in_smaller_chunks(group):
+    roomy, tight = limited_objective(10**6, group), limited_objective(70, group)
+    theta = roomy.theta()
+    value, gradient = tight.full_value_and_gradient(theta)
+    expected, expected_gradient = roomy.full_value_and_gradient(theta)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-13)
+    assert tight.evaluate(theta) == pytest.approx(roomy.evaluate(theta), rel=1e-12)
+    tried = tight.module.tried
+    assert [t for t in tried if t > 70] == sorted({t for t in tried if t > 70}, reverse=True)  # each once, remembered
+    assert all(t % (group or 1) == 0 for t in tried)
+
+
+def test_copied_statistics_count_what_fits_only():
+    theta = limited_objective(10**6).theta()
+    found = []
+    for room in (10**6, 70):
+        evaluation = limited_objective(10**6, mode="evaluation")
+        evaluation.copy_statistics(limited_objective(room), theta)
+        found.append(torch.cat([b.double().flatten() for b in evaluation.module.buffers()]))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-13)
+
+
+def test_less_than_a_group_is_not_tried():
+    objective = limited_objective(5)
+    with pytest.raises(torch.OutOfMemoryError):
+        objective.full_value_and_gradient(objective.theta())
+    assert objective.module.tried[-1] == 6
 
 
 def test_copied_statistics_reproduce_the_batch_mode_function_of_one_group():

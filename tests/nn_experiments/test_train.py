@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from entropy_sim.errors import UserError
 from nn_experiments import train
 from nn_experiments.datasets.augmentation import Augmentation
+from nn_experiments.device import OnDevice
 from nn_experiments.experiment import Experiment, evaluate
+from nn_experiments.networks.mlp import MLP
 from nn_experiments.networks.resnet import ResNet
 from nn_experiments.objective import Objective, generator
 from nn_experiments.optimizers import KFAC, SGD, SOAP, Adam, Muon
@@ -99,6 +101,42 @@ def test_divergence_is_told_with_its_place():
     training = Training(epochs=5, batch_size=8, learning_rate=1e300, momentum=0.0)
     with pytest.raises(UserError, match=r"expected a finite loss, found \w+ in epoch \d, step \d \(seed 2, learning"):
         training.run(Linear(), 2, progress=False)
+
+
+def test_a_last_step_that_blows_up_is_told_and_not_kept(tmp_path):
+    """Its own loss was taken before it, and no other step follows; the parameters are finite still."""
+    experiment = Experiment(network=MLP(widths=(8,)))
+    size = experiment.objective().size
+    training = Training(epochs=1, batch_size=size, learning_rate=1e30, schedule="constant")
+    message = r"finite loss, found \w+ after epoch 1, step 1 \(seed 0.*; the state after epoch 0 is kept in"
+    with pytest.raises(UserError, match=message):
+        training.run(experiment, 0, progress=False, state_path=tmp_path / "state.safetensors")
+    kept = TrainingState.load(tmp_path / "state.safetensors", training.owner(experiment, 0))
+    assert kept.iteration == 0
+    assert torch.equal(kept.content["theta"], experiment.initial(0))
+
+
+def test_spoilt_parameters_are_never_kept(tmp_path, monkeypatch):
+    """A state written in the middle, of a step whose loss was still finite."""
+    step = _Session._step
+    monkeypatch.setattr(_Session, "_step", lambda self: (step(self), self.theta.mul_(np.nan)))
+    training = Training(epochs=2, batch_size=8)
+    with pytest.raises(UserError, match="found nan after epoch 1, step 1 .*; the state after epoch 0 is kept in"):
+        training.run(Linear(), 0, progress=False, state_path=tmp_path / "state.safetensors", state_every=0.0)
+    kept = TrainingState.load(tmp_path / "state.safetensors", training.owner(Linear(), 0))
+    assert torch.equal(kept.content["theta"], Linear().initial(0))
+
+
+def test_minima_are_scored_where_they_are_trained(monkeypatch):
+    asked, made = [], Linear.objective
+
+    def objective(self, split="train", **options):
+        asked.append((split, options.get("device")))
+        return made(self, split, **options)
+
+    monkeypatch.setattr(Linear, "objective", objective)
+    Training(epochs=1, batch_size=8).run(OnDevice(Linear(), "cpu:0"), 0, progress=False)
+    assert set(asked) == {("train", "cpu:0"), ("test", "cpu:0")}
 
 
 @pytest.mark.parametrize(

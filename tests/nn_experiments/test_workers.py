@@ -160,11 +160,19 @@ def test_bars_of_workers_take_no_semaphore(units_of_work):
 
 
 def test_only_a_lack_of_memory_becomes_a_line_about_memory() -> None:
-    for error in (torch.OutOfMemoryError("CUDA out of memory. Tried"), RuntimeError("[x] can't allocate memory: you")):
+    texts = (
+        "[x] can't allocate memory: you",
+        "CUDA error: out of memory\nCUDA kernel errors might be",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    )
+    for error in (torch.OutOfMemoryError("CUDA out of memory. Tried"), *map(RuntimeError, texts), MemoryError()):
         message = "memory: expected enough of it, found .*; lower profile.chunk"
         with pytest.raises(UserError, match=message), memory_errors("profile.chunk"):
             raise error
     with pytest.raises(RuntimeError, match="^shapes$"), memory_errors("profile.chunk"):
         raise RuntimeError("shapes")
+    with pytest.raises(RuntimeError, match="^CUDA error: invalid device ordinal$"), memory_errors("profile.chunk"):
+        raise RuntimeError("CUDA error: invalid device ordinal")
     with pytest.raises(UserError, match="^chunk: too much memory$"), memory_errors("profile.chunk"):
         raise UserError("chunk: too much memory")

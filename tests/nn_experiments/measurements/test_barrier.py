@@ -20,6 +20,7 @@ from nn_experiments.datasets import Digits
 from nn_experiments.experiment import Experiment
 from nn_experiments.measurements import Barrier, MeanForce
 from nn_experiments.measurements._heights import above_ends, entropic_barrier
+from nn_experiments.measurements.mean_force import _run_unit
 from nn_experiments.networks.mlp import MLP
 from nn_experiments.noise import Minibatch, Thermal
 from nn_experiments.objective import Objective, generator
@@ -367,5 +368,83 @@ def test_a_batch_size_is_of_minibatches() -> None:
 
 
 def test_no_more_iterations_are_shared_than_there_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected fewer shared iterations than the 40 of the training, found 40"):
+    message = "barrier.values: expected fewer shared iterations than the 40 of the training, found 40"
+    with pytest.raises(UserError, match=message):
         replace(SMALL, values=(40.0,)).run(Tiny(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"training": replace(SMALL.training, batch_size=65)},
+            "barrier.training.batch_size: expected at most 64 samples",
+        ),
+        ({"parameter": "training_batch_size", "values": (16.0, 65.0)}, "barrier.values: expected at most 64 samples"),
+        (
+            {"path": replace(SMALL.path, batch_size=65)},
+            "barrier.path.batch_size: expected at most 64 samples, found 65",
+        ),
+        (
+            {"mean_force": replace(SMALL.mean_force, noise=Minibatch(65))},
+            "barrier.mean_force.noise.batch_size: expected at most 64 samples, found 65",
+        ),
+        ({"parameter": "batch_size", "values": (8.0, 65.0)}, "barrier.values: expected at most 64 samples, found 65"),
+        ({"values": (0.0, 40.0)}, "barrier.values: expected fewer shared iterations than the 40"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_refused_before_any_training(
+    options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(_Session, "_step", never)
+    with pytest.raises(UserError, match=f"^{message}"):
+        replace(SMALL, **options).run(Tiny(), tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_everything_is_done_on_the_device_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, made = set(), Tiny.objective
+
+    def objective(self: Tiny, split: str = "train", **options: Any) -> Objective:
+        asked.add(str(options.get("device")))
+        return made(self, split, **options)
+
+    monkeypatch.setattr(Tiny, "objective", objective)
+    replace(SMALL, values=(30.0,)).run(Tiny(), tmp_path, device="cpu:0")
+    assert asked == {"cpu:0"}
+
+
+def test_an_interrupted_mean_force_keeps_its_replicas(
+    ran: tuple[xr.Dataset, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[int, int]] = []
+
+    def counted(what: Any) -> dict[str, Any]:
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(what[3:5])
+        return _run_unit(what)
+
+    monkeypatch.setattr("nn_experiments.measurements.mean_force._run_unit", counted)
+    with pytest.raises(KeyboardInterrupt):
+        replace(SMALL, values=(30.0,)).run(Tiny(), tmp_path)
+    done.append((-1, -1))
+    again = replace(SMALL, values=(30.0,)).run(Tiny(), tmp_path)
+    assert len(done) == len(set(done)) == 1 + 5 * 3  # positions; replicas and the control
+    np.testing.assert_array_equal(again["entropic_barrier"], ran[0]["entropic_barrier"][1:])
+    assert all(p.is_file() for p in (tmp_path / "barrier").iterdir())
+
+
+class Plain:
+    """A user's own class, which no JSON tells of."""
+
+    system, group_size = "plain", None
+    objective, initial, scale_invariant = Tiny.objective, Tiny.initial, Tiny.scale_invariant
+
+
+def test_a_class_that_no_json_tells_of_keeps_no_replicas(ran: tuple[xr.Dataset, Path], tmp_path: Path) -> None:
+    found = replace(SMALL, values=(30.0,)).run(Plain(), tmp_path)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found["entropic_barrier"], ran[0]["entropic_barrier"][1:])

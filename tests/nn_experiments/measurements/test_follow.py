@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from entropy_sim import path_geometry
 from nn_experiments.measurements._follow import Follower, NormalPlanes, _crossing
 from nn_experiments.measurements._frames import frames
+from nn_experiments.measurements.escape import Escape
+from nn_experiments.measurements.plane import Plane
+from nn_experiments.measurements.relaxation import Relaxation
+from nn_experiments.noise import Minibatch
+from nn_experiments.objective import Objective, generator
 
 DOUBLE = torch.float64
 
@@ -129,3 +137,38 @@ def test_single_precision_is_enough() -> None:
     theta = path_geometry.interpolate(points, 0.4) + 0.2
     exact = NormalPlanes(points).position(theta, 0.4)
     assert NormalPlanes(points.float()).position(theta.float(), 0.4) == pytest.approx(exact, abs=1e-4)
+
+
+class Looking(nn.Module):
+    """A layer that takes note of the precision allowed."""
+
+    seen: ClassVar[set[tuple[bool, bool]]] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return x
+
+
+class Experiment:
+    group_size, system = None, "looking"
+
+    def objective(self, split: str = "train", **_: Any) -> Objective:
+        inputs = torch.randn(16, 2, generator=generator(1))
+        return Objective(nn.Sequential(Looking(), nn.Linear(2, 2)), F.cross_entropy, inputs, (inputs[:, 0] > 0).long())
+
+
+@pytest.mark.parametrize(
+    "measurement",
+    [
+        Relaxation(starts=(0.5,), control_starts=(0.5,), duration=1.2, records=2, noise=Minibatch(8)),
+        Escape(duration=3.0, replicas=1, noise=Minibatch(8)),
+        Plane(cells=2),
+    ],
+    ids=["relaxation", "escape", "plane"],
+)
+def test_gradients_have_full_precision(measurement: Relaxation | Escape | Plane, reduced_precision: None) -> None:
+    Looking.seen.clear()
+    points = torch.randn(4, 6, generator=generator(2))
+    measurement.run(Experiment(), points)  # type: ignore[arg-type]
+    assert Looking.seen == {(False, False)}
+    assert torch.backends.cudnn.allow_tf32

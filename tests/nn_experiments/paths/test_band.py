@@ -4,6 +4,8 @@ import weakref
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from entropy_sim.errors import UserError
 from nn_experiments.experiment import Experiment
@@ -12,6 +14,7 @@ from nn_experiments.networks.resnet import ResNet
 from nn_experiments.networks.vgg import VGG
 from nn_experiments.networks.vision_transformer import VisionTransformer
 from nn_experiments.networks.wide_resnet import WideResNet
+from nn_experiments.objective import Objective, generator
 from nn_experiments.paths import _vectorised
 from nn_experiments.paths.band import Band
 from nn_experiments.paths.base import PathFinder
@@ -150,8 +153,122 @@ def test_chunks_give_the_same_and_memory_that_runs_out_halves_them(monkeypatch):
         return mapped
 
     monkeypatch.setattr(_vectorised, "vmap", none)
-    with pytest.raises(UserError, match=r"path.batch_size: expected a batch that fits into the GPU's memory, found 32"):
+    message = "memory: .* found too little for a single point and 16 samples; lower group_size or the size"
+    with pytest.raises(UserError, match=message):
         limited.value_and_gradient(points, batch)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), RuntimeError("CUDA error: out of memory")])
+def test_samples_of_one_point_that_do_not_fit_are_halved(error, monkeypatch):
+    """Chunks of 512 and the rest: of large images not even those of one point fit."""
+    experiment = Small(MLP(widths=(8, 8), normalization="batch"), samples=700)
+    points = experiment.points(3)
+    whole = _vectorised.Vectorised(experiment.objective())
+    limited = _vectorised.Vectorised(experiment.objective())
+    expected = [whole.full(points), whole.value_and_gradient(points, torch.arange(96)), (whole.evaluate(points),)]
+    fitting, call = [], _vectorised.functional_call
+
+    def small(module, parameters, inputs):
+        if len(inputs[0]) > 40:
+            raise error
+        fitting.append(len(inputs[0]))
+        return call(module, parameters, inputs)
+
+    monkeypatch.setattr(_vectorised, "functional_call", small)
+    found = [limited.full(points), limited.value_and_gradient(points, torch.arange(96)), (limited.evaluate(points),)]
+    for parts, wholes in zip(found, expected, strict=True):
+        for part, all_of in zip(parts, wholes, strict=True):
+            assert torch.allclose(part, all_of, rtol=1e-9, atol=1e-12)
+    assert set(fitting) == {32, 16}  # 688 = 21 · 32 + 16
+
+
+class Cube(torch.autograd.Function):
+    """x³ in the old style, which torch.func refuses."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 3 * ctx.saved_tensors[0] ** 2 * gradient
+
+
+class Own(nn.Module):
+    """A user's network with a layer of any kind."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.first, self.layer, self.last = nn.Linear(3, 5), layer, nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.last(self.layer(self.first(x)))
+
+
+class OwnExperiment:
+    group_size = None
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def objective(self, split="train", **_):
+        inputs = torch.randn(24, 3, generator=generator(1))
+        return Objective(Own(self.layer), F.cross_entropy, inputs, (inputs[:, 0] > 0).long())
+
+
+def branching(x):
+    return x.tanh() if x.mean().item() > 0 else x.relu()
+
+
+@pytest.mark.parametrize("layer", [branching, Cube.apply], ids=["branch", "function"])
+@pytest.mark.parametrize("first", ["value_and_gradient", "full", "evaluate"])
+def test_a_network_that_cannot_be_mapped_over_is_taken_point_by_point(layer, first):
+    experiment, lines = OwnExperiment(layer), []
+    points = torch.randn(3, 32, generator=generator(2))
+    with (
+        Band(experiment, 8, 0, vectorised=False, report=lines.append) as loop,
+        Band(experiment, 8, 0, vectorised=True, report=lines.append) as together,
+    ):
+        for name in (first, "value_and_gradient", "full", "evaluate"):
+            found, expected = getattr(together, name)(points), getattr(loop, name)(points)
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert len(lines) == 1
+    assert lines[0].startswith("path: points go one by one, slower: torch.vmap cannot map over the network (")
+
+
+def test_a_network_s_own_fault_is_told_as_it_is():
+    def broken(x):
+        return x + torch.ones(7)
+
+    with (
+        Band(OwnExperiment(broken), 8, 0, vectorised=True) as band,
+        pytest.raises(RuntimeError, match="size of tensor"),
+    ):
+        band.full(torch.zeros(2, 32))
+
+
+@pytest.mark.parametrize("vectorised", [False, True])
+def test_gradients_of_a_path_have_full_precision(vectorised, reduced_precision):
+    seen = set()
+
+    def looking(x):
+        seen.add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return x
+
+    with Band(OwnExperiment(looking), 8, 0, vectorised=vectorised) as band:
+        for call in (band.value_and_gradient, band.full, band.evaluate):
+            call(torch.zeros(2, 32))
+    assert seen == {(False, False)}
+    assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("vectorised", [False, True])
+def test_batches_larger_than_the_data_are_refused(vectorised):
+    with Band(OwnExperiment(nn.Identity()), 25, 0, vectorised=vectorised) as band:
+        band.evaluate(torch.zeros(2, 32))
+        with pytest.raises(UserError, match="path.batch_size: expected at most 24 samples, found 25"):
+            band.value_and_gradient(torch.zeros(2, 32))
 
 
 class Allocations(torch.utils._python_dispatch.TorchDispatchMode):
