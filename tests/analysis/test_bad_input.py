@@ -273,6 +273,7 @@ def test_one_run_against_many(said, channel):
     assert all(both[name].startswith("agrees") for name in ("mean force", "displacement", "stationary density of s"))
 
 
+@pytest.mark.slow
 def test_networks_with_different_seeds_are_drawn_together(network, tmp_path):
     """The overview too, which shows all measurements of a run."""
     for i in range(2):
@@ -366,6 +367,7 @@ def flat(lines):
     return next(v for k, v in lines.items() if k[2].startswith("path's highest loss"))
 
 
+@pytest.mark.slow
 def test_a_flat_path_needs_its_ends_its_middle_and_what_lies_between(said, network):
     """The ends alone, or a line without its top, would make a barrier of nothing."""
     tree = network(**PRECISE).tree()

@@ -104,6 +104,7 @@ def test_a_file_is_drawn_group_by_group(runs, format, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in written}
 
 
+@pytest.mark.slow
 def test_a_given_valley_without_a_slope_is_not_drawn(runs, tmp_path):
     network, _, _ = runs
     flat = network["path"].to_dataset()  # the same loss from end to end

@@ -70,6 +70,7 @@ def test_ends_hold_and_unknown_places_are_not_crossed(network):
     assert np.isfinite(finite.sel(start=0.15)).all()
 
 
+@pytest.mark.slow
 def test_stated_errors_are_those_of_repeated_profiles(network):
     """16 profiles with errors of 5 %: χ² of the displacements about the truth within 5 sigma of its mean, and beyond
     with errors half as large."""

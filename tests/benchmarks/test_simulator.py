@@ -124,6 +124,7 @@ def no_floor(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_race_goes_on_without_a_peer(no_floor, monkeypatch):
     """Rows and units of the race, on one processor and with a floor that is not installed."""
     monkeypatch.setattr(simulator, "processors", lambda: [0])

@@ -89,6 +89,7 @@ def beside_the_data(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_comparing(beside_the_data, capsys, monkeypatch):
     draw = report.write_figures  # takes longest: once will do
     monkeypatch.setattr(report, "write_figures", lambda out, *a: draw(out, *a, ("png",)) if out.name == "twin" else [])

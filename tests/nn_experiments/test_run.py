@@ -212,6 +212,7 @@ def test_one_stage_brings_what_it_needs_and_no_more(finished, tmp_path):
     xr.testing.assert_identical(whole["relaxation"].to_dataset(), tree["relaxation"].to_dataset())
 
 
+@pytest.mark.slow
 def test_the_numbers_do_not_depend_on_the_number_of_processes(finished, tmp_path):
     lines: list[str] = []
     tree = TINY.run(tmp_path, stage="mean-force", processes=2, report=lines.append)

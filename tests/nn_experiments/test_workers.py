@@ -135,6 +135,8 @@ def test_no_worker_outlives_the_program(tmp_path, end):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What a shell starts in the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert program.stdout is not None
     children = [int(program.stdout.readline().split()[1]) for _ in range(2)]

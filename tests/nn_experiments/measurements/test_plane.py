@@ -182,6 +182,7 @@ def test_a_subset_is_the_first_whole_groups(bent):
     assert expected != pytest.approx(objective.evaluate(bent[0]).loss, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_the_processes(bent):
     config = Plane(cells=2, margin=0.0)
     with Workers(2) as workers:
