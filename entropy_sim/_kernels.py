@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import boolean, float32, float64, int64, types, uint32, uint64, void
+from numba import boolean, float32, float64, int64, njit, types, uint32, uint64, void
 from numba.extending import intrinsic
 
 from entropy_sim._compiled import Compiled as Compiled
@@ -100,6 +100,7 @@ _F_BLOCK, _F_NOISE, _F_UPDATE, _F_OBSERVE, _F_BEGIN, _F_PAIR, _F_WHOLE = (
     types.FunctionType(s) for s in (_BLOCK, _NOISE, _UPDATE, _OBSERVE, BEGIN, PAIR, _WHOLE)
 )
 _CUBE = float64[:, :, ::1]
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 @intrinsic
@@ -129,6 +130,18 @@ def _onto_plane(theta, scratch, frame, field, memory, params):  # type: ignore[n
 
 
 project = Compiled(_onto_plane, _UPDATE, frozenset({"contract"}))
+
+
+# Arithmetic, because a choice between a number and NaN is not done in vectors: times the factor, what is beyond the
+# bound overflows, and 0 times infinity is NaN. Numbers within keep every bit.
+@njit(nogil=True, error_model="numpy", fastmath={"contract"})
+def _lose(x, bound):  # type: ignore[no-untyped-def]
+    """NaN for coordinates beyond the bound."""
+    factor = _LARGEST / bound
+    d, walkers = x.shape
+    for i in range(d):
+        for w in range(walkers):
+            x[i, w] += 0.0 * (x[i, w] * factor)
 
 
 _ADVANCE = void(
@@ -239,9 +252,7 @@ def _advance(  # type: ignore[no-untyped-def]
                         total += x[i, w] * x[i, w]
                 left = not total <= bound * bound
             if left:
-                for i in range(d):
-                    for w in range(walkers):
-                        x[i, w] = x[i, w] if abs(x[i, w]) <= bound else np.nan
+                _lose(x, bound)
         _add(done, b, max(stop - done[b], 0))
 
 
