@@ -81,6 +81,9 @@ GROWING, FALLING = Power(exponent=2.0), Power(exponent=-2.0)
         (GROWING, CurvatureCovariance(0.2, 1.0, 0.1), Preconditioned(1e-5), True),
         (GROWING, CurvatureCovariance(0.1, 1.0, 0.1), Adam(1e-5), True),
         (GROWING, GradientCovariance(((0.1, 0.39),)), Adam(1e-5), True),
+        # Adam's walkers feel the root of the ratio: 1.5 · 1.5^½ < 2 < 1.5 · 1.9^½, but 1.5 · 1.5 > 2.
+        (Power(exponent=1.5), GradientCovariance(((0.1, 0.15),)), Adam(1e-5), False),
+        (Power(exponent=1.5), GradientCovariance(((0.1, 0.19),)), Adam(1e-5), True),
         # Not known to do far out what it does here.
         (GROWING, StateDependent(Constant(0.1), Constant(0.1)), Overdamped(1e-5), False),
         (GROWING, Levy(), Overdamped(1e-5), False),
