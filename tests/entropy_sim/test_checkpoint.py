@@ -82,10 +82,11 @@ def test_unfinished_runs_of_others_are_refused_and_kept(tmp_path):
     assert Checkpoint.beside(tmp_path / "run.nc", mine, overwrite=True).load("ensemble") is None
 
 
-def test_an_unfinished_run_with_other_random_numbers_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "older"), [("GENERATOR", "philox-4x32-10"), ("_FORM", 1)])
+def test_an_unfinished_run_of_an_older_version_is_refused(tmp_path, monkeypatch, name, older):
     mine = Stationary(walkers=64)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "GENERATOR", "philox-4x32-10")
+        patch.setattr(checkpoint, name, older)
         Checkpoint.beside(tmp_path / "run.nc", mine).save("ensemble", {"theta": np.zeros(3)})
     with pytest.raises(UserError, match="with other random numbers"):
         Checkpoint.beside(tmp_path / "run.nc", mine)
