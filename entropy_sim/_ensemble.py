@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 #: Largest size of a coordinate that still counts as converged, in the landscape's own units or, where the path goes
 #: further out than that, times its largest coordinate.
 DIVERGENCE_BOUND = 1e8
-#: Bytes that a block may take, the fewest walkers that are worth the while (to begin a row's loop so often is felt in
-#: narrower ones), and the most: of blocks of few rows, which fit the first-level cache anyhow, and of others.
-_CACHE, _NARROWEST, _WIDEST, _FEW_ROWS, _WIDEST_OF_MANY_ROWS = 2**20, 128, 1024, 8, 416
+#: Bytes that a block may take, the fewest walkers that are worth the while, and the most: of blocks of few rows, which
+#: fit the first-level cache anyhow, and of others.
+_CACHE, _NARROWEST, _WIDEST, _FEW_ROWS, _WIDEST_OF_MANY_ROWS = 2**21, 128, 1024, 8, 416
+#: What a step of a block costs beside its walkers' steps, to begin each row's loop, in steps of a walker.
+_BEGINNING = 32
 #: Rows a multiple of 2 KB apart may get into each other's way in the first-level cache, depending on where memory
 #: happens to lie: on some processors up to four times slower. A few rows do not.
 _CLASHING = 256
@@ -268,14 +270,17 @@ class Ensemble:
 
 
 def block_width(walkers: int, rows: int, threads: int, most: int | None = None) -> int:
-    """Walkers of a block that is (rows, walkers) in size: as many as fit `_CACHE` within limits, about `most` at most;
-    in small ensembles fewer, so that all threads have the same number of blocks. A multiple of 32: then no loop has a
-    remainder, and the arithmetic is the same for every walker in every block."""
+    """Walkers of a block that is (rows, walkers) in size: of all widths that fit `_CACHE` within limits, of `most` at
+    most, the one with which the threads are done first. The last block is filled up, and so costs what the others do;
+    a multiple of 32: then no loop has a remainder, and the arithmetic is the same for every walker in every block."""
     widest = _WIDEST if rows <= _FEW_ROWS else min(_WIDEST_OF_MANY_ROWS, max(_NARROWEST, _CACHE // (8 * rows)))
-    widest = max(32, min(most or widest, widest) // 32 * 32)
-    blocks = -(-walkers // (widest * threads)) * threads
-    width = min(widest, -(-walkers // (32 * blocks)) * 32)
-    return width + 32 if rows > _FEW_ROWS and width % _CLASHING == 0 else width
+    widths = range(max(32, min(most or widest, widest) // 32 * 32), 0, -32)
+
+    def cost(width: int) -> int:
+        blocks = -(-walkers // width)
+        return -(-blocks // threads) * (width + _BEGINNING)
+
+    return min((w for w in widths if rows <= _FEW_ROWS or w % _CLASHING), key=cost)
 
 
 def _aligned(*shape: int, dtype: type = np.float64) -> NDArray[Any]:

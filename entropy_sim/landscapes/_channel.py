@@ -115,16 +115,22 @@ def simple_euler_maruyama(stiffness: int, along: int, ends: int, single: bool) -
                 theta[0, w], theta[1, w] = y, x
                 total += x * x + y * y
             return not total <= bound * bound
-        work = np.empty((4, walkers))
-        value, slope, square, moved = work[0], work[1], work[2], work[3]
+        work = np.empty((3, walkers))
+        value, slope, square = work[0], work[1], work[2]
+        i, amplitude = int64(params[HEAD + 2]), params[HEAD + 3]
         for w in range(walkers):
-            y = theta[0, w]
+            y, x = theta[0, w], theta[i, w]
             s, scale = _place(ends, y, one_over)
             value_s, slope_s = shape_at(stiffness, s, a, b, c, e)
-            value[w], slope[w] = dt * value_s, 0.5 * dt * scale * slope_s
-            moved[w] = y + size * xi[0, w] - dt * scale * shape_at(along, s, f, g, h, j)[1]
-            square[w] = 0.0
-        for n in range(d - 1):
+            value_s = dt * value_s
+            value[w], slope[w] = value_s, 0.5 * dt * scale * slope_s
+            theta[0, w] = y + size * xi[0, w] - dt * scale * shape_at(along, s, f, g, h, j)[1]
+            pull = amplitude * x
+            square[w] = pull * x
+            x += size * xi[i, w] - pull * value_s
+            theta[i, w] = x
+            total += x * x
+        for n in range(1, d - 1):
             i, amplitude = int64(params[HEAD + 2 + 2 * n]), params[HEAD + 3 + 2 * n]
             for w in range(walkers):
                 x = theta[i, w]
@@ -134,7 +140,7 @@ def simple_euler_maruyama(stiffness: int, along: int, ends: int, single: bool) -
                 theta[i, w] = x
                 total += x * x
         for w in range(walkers):
-            y = moved[w] - slope[w] * square[w]
+            y = theta[0, w] - slope[w] * square[w]
             theta[0, w] = y
             total += y * y
         return not total <= bound * bound

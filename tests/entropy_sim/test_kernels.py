@@ -89,7 +89,7 @@ def test_blocks_fit_the_cache_and_are_dealt_evenly_to_the_threads(rows, threads)
         assert width % 32 == 0
         assert 32 <= width <= (1024 if rows <= 8 else 416)
         assert rows <= 8 or width % 256 != 0
-        assert 8 * rows * (width - 32) <= 2**20 or width <= 128
+        assert 8 * rows * width <= 2**21 or width <= 128
         assert blocks * width - n < max(64 * blocks, width)  # at most 63 idle columns a block
         if n >= 64 * threads:
             assert -(-blocks // threads) * threads * width <= 1.25 * n + 64 * threads  # threads finish together
