@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DIVERGENCE_BOUND = 1e8
 #: Bytes that a block may take, the fewest walkers that are worth the while, and the most: of blocks of few rows, which
 #: fit the first-level cache anyhow, and of others.
-_CACHE, _NARROWEST, _WIDEST, _FEW_ROWS, _WIDEST_OF_MANY_ROWS = 2**21, 128, 1024, 8, 416
+_CACHE, _NARROWEST, _WIDEST, _FEW_ROWS, _WIDEST_OF_MANY_ROWS = 2**21, 128, 1024, 8, 800
 #: What a step of a block costs beside its walkers' steps, to begin each row's loop, in steps of a walker.
 _BEGINNING = 32
 #: Rows a multiple of 2 KB apart may get into each other's way in the first-level cache, depending on where memory

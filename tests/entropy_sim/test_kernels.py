@@ -87,7 +87,7 @@ def test_blocks_fit_the_cache_and_are_dealt_evenly_to_the_threads(rows, threads)
         width = block_width(n, rows, threads)
         blocks = -(-n // width)
         assert width % 32 == 0
-        assert 32 <= width <= (1024 if rows <= 8 else 416)
+        assert 32 <= width <= (1024 if rows <= 8 else 800)
         assert rows <= 8 or width % 256 != 0
         assert 8 * rows * width <= 2**21 or width <= 128
         assert blocks * width - n < max(64 * blocks, width)  # at most 63 idle columns a block
