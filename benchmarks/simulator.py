@@ -48,7 +48,7 @@ class Settings:
 
     walkers: int = 16384
     """Walkers of the race."""
-    rounds: int = 5
+    rounds: int = 9
     """Rounds of the race."""
     steps: int = 1000
     """Steps of a peer's turn: 5 units of time, more than three of the longest autocorrelation time."""
