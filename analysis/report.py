@@ -76,11 +76,10 @@ def _figures(label: str, tree: xr.DataTree, comparison: xr.DataTree) -> Iterator
         )
     profile = group("profile")
     if profile is not None:
-        for variable in NETWORK_PANELS if label == "network" else SIMULATION_PANELS:
-            if variable in profile:
-                name = str(profile[variable].attrs["long_name"])
-                caption = captions.profile_caption(variable, profile, rows, label)
-                yield f"profile_{variable}", plots.plot_profile(profile, variable), caption, f"{name} against s"
+        for variable in plots.panels(profile, NETWORK_PANELS if label == "network" else SIMULATION_PANELS):
+            name = str(profile[variable].attrs["long_name"])
+            caption = captions.profile_caption(variable, profile, rows, label)
+            yield f"profile_{variable}", plots.plot_profile(profile, variable), caption, f"{name} against s"
     for name in ("ladder", "ladder_formula"):
         limit = group(name)
         if limit is not None:

@@ -31,7 +31,7 @@ from analysis.plots.mean_force import (
 from analysis.plots.overview import OVERVIEW_GROUPS, plot_overview
 from analysis.plots.path import plot_path, plot_path_convergence
 from analysis.plots.plane import plot_plane
-from analysis.plots.profile import PANELS, plot_profile
+from analysis.plots.profile import panels, plot_profile
 from analysis.plots.relaxation import plot_relaxation
 from analysis.plots.spectrum import plot_spectrum
 from analysis.plots.stability import plot_stability
@@ -45,6 +45,7 @@ __all__ = [
     "OVERVIEW_GROUPS",
     "draw_between",
     "further_figures",
+    "panels",
     "plot_barrier",
     "plot_between",
     "plot_effective_potential",
@@ -145,9 +146,8 @@ def _group(name: str, ds: xr.Dataset, suffix: str) -> Iterator[tuple[str, Axes]]
     if "run" in ds.dims and name != "path":
         ds = over_runs(name, ds)
     if name == "profile" and set(ds["loss"].dims) == {"path_kind", "s"}:
-        for variable in PANELS:
-            if variable in ds:
-                yield f"profile_{variable}{suffix}", plot_profile(ds, variable)
+        for variable in panels(ds):
+            yield f"profile_{variable}{suffix}", plot_profile(ds, variable)
     elif name == "mean_force" and set(ds.dims) <= {
         *("s", "s_other", "form"),
         *("replica", "control_replica", "time_window"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,11 @@ PANELS = (
 )
 _KINDS = {"neb": "minimum-energy path", "line": "straight line", "path": "path"}
 _LOGARITHMIC = 30.0  # variables that span more than this factor, and are positive, get a logarithmic axis
+
+
+def panels(ds: xr.Dataset, wanted: Iterable[str] = PANELS) -> list[str]:
+    """Those of the wanted variables that the profile has a number of: a loss without right answers has no error."""
+    return [name for name in wanted if name in ds and bool(ds[name].notnull().any())]
 
 
 def plot_profile(ds: xr.Dataset, variable: str = "loss", ax: Axes | None = None) -> Axes:

@@ -104,6 +104,18 @@ def test_a_file_is_drawn_group_by_group(runs, format, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in written}
 
 
+def test_a_variable_without_a_number_has_no_figure(runs, tmp_path):
+    """A loss on real targets has no right answers, so no test error."""
+    network, _, _ = runs
+    profile = network["profile"].to_dataset()
+    assert "test_error" in plots.panels(profile)
+    profile["test_error"] = xr.full_like(profile["test_error"], np.nan)
+    assert plots.panels(profile, ("loss", "test_error", "no_such_variable")) == ["loss"]
+    tree = xr.DataTree.from_dict({"/profile": profile[["loss", "test_error"]]})
+    names = {p.stem for p in plots.plot_file(tree, tmp_path)}
+    assert names == {"profile_loss"}
+
+
 @pytest.mark.slow
 def test_a_given_valley_without_a_slope_is_not_drawn(runs, tmp_path):
     network, _, _ = runs
