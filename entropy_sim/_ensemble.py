@@ -111,7 +111,8 @@ class Ensemble:
             noise.function_for(landscape),
             noise.params(landscape, dynamics.time_step) if noisy else empty,
         )
-        never = landscape.gradient  # stands for functions that are not called: nothing more to compile
+        # Stands for functions that are not called: nothing more to compile.
+        never = landscape.gradient if fused is None or watch else _kernels.no_values
         self._arguments = (
             np.uint64(seed),
             first_walker,
@@ -120,7 +121,7 @@ class Ensemble:
             locate,
             watch,
             fused is not None,
-            landscape.gradient.pointer,
+            never.pointer,  # the gradient, where anything asks for it
             (landscape.locate if locate else never).pointer,
             landscape.params(),
             (_kernels.no_noise if fused else noise_step[0]).pointer,

@@ -76,6 +76,11 @@ def euler_maruyama_function(function: Callable[..., bool]) -> Compiled:
     return Compiled(function, _WHOLE)
 
 
+@block_function
+def no_values(theta, out, params):  # type: ignore[no-untyped-def]
+    """Fills in nothing."""
+
+
 @observe_function
 def no_observer(theta, gradient, located, frame, index, out, params):  # type: ignore[no-untyped-def]
     """Observes nothing."""

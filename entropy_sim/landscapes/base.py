@@ -136,7 +136,11 @@ class Landscape:
 
     def path_slope(self, s: ArrayLike) -> Floats:
         """U'(s) = t · grad L on the path, per arc length, (n,)."""
-        return np.einsum("nd,nd->n", self.gradient_at(self.path(s)), self.tangent(s))
+        return np.einsum("nd,nd->n", self.path_gradient(s), self.tangent(s))
+
+    def path_gradient(self, s: ArrayLike) -> Floats:
+        """grad L on the path, (n, d), at s in 0…1."""
+        return self.gradient_at(self.path(s))
 
     def tangential_curvature(self, s: ArrayLike) -> Floats:
         """t · H t on the path, (n,): here U'' of a straight path, by differences that stay inside 0…1."""

@@ -186,6 +186,11 @@ class Channel(Landscape):
     def mode_directions(self, s: ArrayLike) -> Floats:
         return axis_directions(s, self.dimension)
 
+    def path_gradient(self, s: ArrayLike) -> Floats:
+        # U' along the path and nothing across it: not worth compiling the gradient for, where no walker needs it.
+        slope = self.along.slope(self.fold(column(s) * self.length)) / self.length
+        return slope[:, None] * self.tangent(s)
+
     def curvature(self, s: ArrayLike) -> Floats:
         at, amplitudes = column(s), self._amplitudes()
         out = np.empty((at.size, self.transverse_directions))

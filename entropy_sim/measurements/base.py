@@ -50,7 +50,7 @@ AnyDynamics = Overdamped | Underdamped | SGD | Adam | Preconditioned
 
 def path_group(landscape: Landscape, s: Floats) -> xr.Dataset:
     """The group `path` at the points s (n,)."""
-    slope = landscape.gradient_at(landscape.path(s))
+    slope = landscape.path_gradient(s)
     t = landscape.tangent(s)
     normal = slope - np.einsum("nd,nd->n", slope, t)[:, None] * t
     between = landscape.path_energy(np.linspace(s[:-1], s[1:], 51).ravel()).reshape(51, -1).max(axis=0)

@@ -110,7 +110,7 @@ class Profile(Measurement):
         landscape, noise = self.landscape, self.noise
         s = np.linspace(0.0, 1.0, self.points)
         along, modes = ("path_kind", "s"), ("path_kind", "s", "eigenvalue_index")
-        stiffness, gradient = landscape.curvature(s), landscape.gradient_at(landscape.path(s))
+        stiffness, gradient = landscape.curvature(s), landscape.path_gradient(s)
         order = np.argsort(-stiffness, axis=1, kind="stable")
         values: dict[str, Floats] = {
             "loss": landscape.path_energy(s),

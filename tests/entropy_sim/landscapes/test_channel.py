@@ -129,6 +129,14 @@ def test_curvature_and_slopes_are_derivatives_along_the_path(channel):
     np.testing.assert_allclose(stiffness, channel.curvature(s), rtol=1e-10)
 
 
+@pytest.mark.parametrize("channel", CASES)
+def test_on_the_path_the_gradient_is_the_compiled_one(channel):
+    s = np.linspace(-0.3, 1.4, 18) if channel.boundary == "open" else np.array([0.0, 1e-9, 0.13, 0.5, 0.77, 1.0])
+    compiled = channel.gradient_at(channel.path(s))
+    np.testing.assert_allclose(channel.path_gradient(s), compiled, rtol=1e-9, atol=1e-12)
+    assert np.abs(compiled).max() > 0.1
+
+
 def test_the_default_is_soft_at_the_ends_and_stiff_in_the_middle():
     np.testing.assert_allclose(Channel().curvature([0.0, 0.5, 1.0]), [[1.0] * 4, [16.0] * 4, [1.0] * 4])
     assert np.all(Channel().path_energy([0.0, 0.3, 1.0]) == 0)
