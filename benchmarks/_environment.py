@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.worker import processors, versions
+from entropy_sim.run_files import git_commit
 
 ROOT = Path(__file__).parents[1]
 #: Ours; the peers are float64 throughout, as is their idiom.
@@ -96,6 +97,7 @@ def environment(packages: tuple[str, ...]) -> dict[str, Any]:
         "load_before": load(),
         "python": platform.python_version(),
         "system": platform.platform(),
+        "git_commit": git_commit(),
         "versions": versions(packages),
     }
 
