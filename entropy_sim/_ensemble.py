@@ -111,8 +111,8 @@ class Ensemble:
             noise.function_for(landscape),
             noise.params(landscape, dynamics.time_step) if noisy else empty,
         )
-        # Stands for functions that are not called: nothing more to compile.
-        never = landscape.gradient if fused is None or watch else _kernels.no_values
+        # Compiled only where something reads it; it stands for other functions that are not called, too.
+        gradient = landscape.gradient if fused is None or watch else _kernels.no_values
         self._arguments = (
             np.uint64(seed),
             first_walker,
@@ -121,19 +121,19 @@ class Ensemble:
             locate,
             watch,
             fused is not None,
-            never.pointer,  # the gradient, where anything asks for it
-            (landscape.locate if locate else never).pointer,
+            gradient.pointer,
+            (landscape.locate if locate else gradient).pointer,
             landscape.params(),
             (_kernels.no_noise if fused else noise_step[0]).pointer,
             (fused or _kernels.no_euler_maruyama).pointer,
             noise_step[1],
-            (noise_field or never).pointer,
+            (noise_field or gradient).pointer,
             begin_streams.pointer,
             next_pair.pointer,
             normals,
             (dynamics.function if whole is None else _kernels.no_update).pointer,
             dynamics.params(),
-            (update_field or never).pointer,
+            (update_field or gradient).pointer,
             (_kernels.no_update if frame is None else _kernels.project).pointer,
             observer.pointer,
             empty if observer_params is None else observer_params,
