@@ -119,6 +119,17 @@ def test_nothing_determined_is_said_so(network, tmp_path):
     )
 
 
+def test_a_variable_without_a_number_has_no_figure(network, tmp_path):
+    drawn = []
+    for lost in (False, True):
+        tree = network(groups=("profile",)).tree()
+        if lost:
+            tree["profile"]["test_error"][:] = float("nan")
+        figures, _ = write(tmp_path / str(lost), [], tree)
+        drawn.append({figure.path.stem for figure in figures})
+    assert drawn[0] - drawn[1] == {"network_profile_test_error"}
+
+
 def test_text_from_datasets_is_escaped(network, tmp_path):
     tree = network(groups=("profile",)).tree()
     tree.attrs["system"] = "<script>alert(1)</script>"
