@@ -6,7 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 from entropy_sim._target import prefer_wide_vectors
 
@@ -20,6 +22,32 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": se
 
 #: Helper functions called inside a walker loop; LLVM must inline them or the loop does not vectorise.
 inline = njit(forceinline=True, error_model="numpy", fastmath=set(FASTMATH))
+
+
+# Both are one instruction. `ndarray.view` of a scalar and a rotation by shifts are that too, after numba has compiled a
+# function for each type that it meets.
+def _bits_as(context, x, kind):  # type: ignore[no-untyped-def]
+    """The bits of a number x, read as one of another kind (np.uint64, np.float32, …) of the same width."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
+
+    return kind.instance_type(x, kind), generate
+
+
+def _rotated(context, x, left):  # type: ignore[no-untyped-def]
+    """x, a word of 32 bits, rotated to the left."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        word = ir.IntType(32)
+        fshl = builder.module.declare_intrinsic("llvm.fshl", [word], ir.FunctionType(word, [word] * 3))
+        return builder.call(fshl, [arguments[0], arguments[0], arguments[1]])
+
+    return types.uint32(types.uint32, types.uint32), generate
+
+
+bits_as: Any = intrinsic(_bits_as)
+rotated: Any = intrinsic(_rotated)
 
 
 class Compiled:
@@ -41,3 +69,22 @@ class Compiled:
 
     def __call__(self, *arguments: Any) -> None:
         self.pointer(*arguments)
+
+
+class Absent(types.WrapperAddressProtocol):
+    """Stands where a compiled function of this signature could be, and is not called: nothing is compiled for it."""
+
+    def __init__(self, signature: Any) -> None:
+        self._signature = signature
+
+    @property
+    def pointer(self) -> Absent:
+        """What `Compiled.pointer` is: something numba takes for a function."""
+        return self
+
+    def __wrapper_address__(self) -> int:
+        return -1  # numba's own mark of an address that nobody needs
+
+    def signature(self) -> Any:
+        """For numba."""
+        return self._signature

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from entropy_sim import _kernels
-from entropy_sim._kernels import Compiled
+from entropy_sim._kernels import Absent, Compiled
 from entropy_sim._random import begin_streams, next_pair
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Ensemble:
         threads: int | None = None,
         noisy: bool = True,
         frame: NDArray[np.float64] | None = None,
-        observer: Compiled = _kernels.no_observer,
+        observer: Compiled | Absent = _kernels.NO_OBSERVER,
         observer_params: NDArray[np.float64] | None = None,
         out_shape: tuple[int, int] = (0, 0),
         observe_from: int = 0,
@@ -111,8 +111,9 @@ class Ensemble:
             noise.function_for(landscape),
             noise.params(landscape, dynamics.time_step) if noisy else empty,
         )
-        # Compiled only where something reads it; it stands for other functions that are not called, too.
-        gradient = landscape.gradient if fused is None or watch else _kernels.no_values
+        # What is not called is not compiled.
+        gradient = landscape.gradient if fused is None or watch else _kernels.NO_BLOCK
+        update, update_params = (dynamics.function, dynamics.params()) if whole is None else (_kernels.NO_UPDATE, empty)
         self._arguments = (
             np.uint64(seed),
             first_walker,
@@ -122,19 +123,19 @@ class Ensemble:
             watch,
             fused is not None,
             gradient.pointer,
-            (landscape.locate if locate else gradient).pointer,
+            (landscape.locate if locate else _kernels.NO_BLOCK).pointer,
             landscape.params(),
-            (_kernels.no_noise if fused else noise_step[0]).pointer,
-            (fused or _kernels.no_euler_maruyama).pointer,
+            (_kernels.NO_NOISE if fused or not noisy else noise_step[0]).pointer,
+            (fused or _kernels.NO_EULER_MARUYAMA).pointer,
             noise_step[1],
-            (noise_field or gradient).pointer,
+            (noise_field or _kernels.NO_BLOCK).pointer,
             begin_streams.pointer,
             next_pair.pointer,
             normals,
-            (dynamics.function if whole is None else _kernels.no_update).pointer,
-            dynamics.params(),
-            (update_field or gradient).pointer,
-            (_kernels.no_update if frame is None else _kernels.project).pointer,
+            update.pointer,
+            update_params,
+            (update_field or _kernels.NO_BLOCK).pointer,
+            (_kernels.NO_UPDATE if frame is None else _kernels.project).pointer,
             observer.pointer,
             empty if observer_params is None else observer_params,
             observe_from,

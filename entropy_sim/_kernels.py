@@ -19,6 +19,7 @@ import numpy as np
 from numba import boolean, float32, float64, int64, njit, types, uint32, uint64, void
 from numba.extending import intrinsic
 
+from entropy_sim._compiled import Absent as Absent
 from entropy_sim._compiled import Compiled as Compiled
 from entropy_sim._compiled import inline as inline
 from entropy_sim._random import BEGIN, EPOCH, PAIR
@@ -76,30 +77,7 @@ def euler_maruyama_function(function: Callable[..., bool]) -> Compiled:
     return Compiled(function, _WHOLE)
 
 
-@block_function
-def no_values(theta, out, params):  # type: ignore[no-untyped-def]
-    """Fills in nothing."""
-
-
-@observe_function
-def no_observer(theta, gradient, located, frame, index, out, params):  # type: ignore[no-untyped-def]
-    """Observes nothing."""
-
-
-@noise_function
-def no_noise(theta, gradient, field, xi, noise, seed, first_walker, step, params):  # type: ignore[no-untyped-def]
-    """Fills in nothing, where the whole step is taken at once."""
-
-
-@euler_maruyama_function
-def no_euler_maruyama(theta, xi, landscape_params, params, bound):  # type: ignore[no-untyped-def]
-    return False
-
-
-@update_function
-def no_update(theta, gradient, noise, field, memory, params):  # type: ignore[no-untyped-def]
-    """Updates nothing, where there is nothing left to update or to project."""
-
+NO_BLOCK, NO_NOISE, NO_UPDATE, NO_OBSERVER, NO_EULER_MARUYAMA = map(Absent, (_BLOCK, _NOISE, _UPDATE, _OBSERVE, _WHOLE))
 
 _F_BLOCK, _F_NOISE, _F_UPDATE, _F_OBSERVE, _F_BEGIN, _F_PAIR, _F_WHOLE = (
     types.FunctionType(s) for s in (_BLOCK, _NOISE, _UPDATE, _OBSERVE, BEGIN, PAIR, _WHOLE)
@@ -193,7 +171,7 @@ def _advance(  # type: ignore[no-untyped-def]
     next_pair,
     normals,  # standard normals per walker and step
     update,
-    update_params,
+    update_params,  # none, where the noise is all of the step
     update_field_function,
     project,
     observe,
@@ -248,7 +226,8 @@ def _advance(  # type: ignore[no-untyped-def]
                     noise_function(x, gradient, noise_field, fresh, noise, seed, walker, step, noise_params)
                 if update_field.shape[0] > 0:
                     update_field_function(x, update_field, landscape_params)
-                update(x, gradient, noise, update_field, carried, update_params)
+                if update_params.shape[0] > 0:
+                    update(x, gradient, noise, update_field, carried, update_params)
                 if constrained:
                     project(x, gradient, held, update_field, carried, update_params)
                 total = 0.0

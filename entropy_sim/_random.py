@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import float32, int64, njit, uint32, uint64, void
 
-from entropy_sim._compiled import Compiled
+from entropy_sim._compiled import Compiled, bits_as, rotated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +51,7 @@ _LN2 = math.log(2.0)
 
 # The transform to normals, in single precision: 16 numbers to a vector of 512 bits instead of 8.
 _BIT30, _BIT31 = np.uint32(1 << 30), np.uint32(1 << 31)
-_7, _25, _9, _11, _21 = map(np.uint32, (7, 25, 9, 11, 21))
+_7, _9, _11 = map(np.uint32, (7, 9, 11))
 _ZERO, _TWO, _23, _126 = np.uint32(0), np.uint32(2), np.uint32(23), np.uint32(126)
 _MANTISSA_SINGLE, _HALF_BITS_SINGLE = np.uint32(0x007FFFFF), np.uint32(np.float32(0.5).view(np.uint32))
 _TO_UNIT, _TO_UNIT_HALF = np.float32(2.0**-32), np.float32(2.0**-33)
@@ -96,9 +96,9 @@ def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
 @_helper
 def fast_log(x):  # type: ignore[no-untyped-def]
     """Natural logarithm of a positive normal double, relative error of x below 1e-13, without branches."""
-    shifted = np.uint64(np.float64(x).view(np.uint64)) + _ONE_MINUS_SQRT_HALF_BITS
-    exponent = np.uint64((shifted >> _52) | _TWO52_BITS).view(np.float64) - (_TWO52 + 1023.0)
-    m = np.uint64((shifted & _MANTISSA) + _SQRT_HALF_BITS).view(np.float64)  # in [sqrt(1/2), sqrt(2))
+    shifted = bits_as(np.float64(x), np.uint64) + _ONE_MINUS_SQRT_HALF_BITS
+    exponent = bits_as((shifted >> _52) | _TWO52_BITS, np.float64) - (_TWO52 + 1023.0)
+    m = bits_as((shifted & _MANTISSA) + _SQRT_HALF_BITS, np.float64)  # in [sqrt(1/2), sqrt(2))
     z = (m - 1.0) / (m + 1.0)
     q = z * z
     series = 1.0 / 13.0 + q * (1.0 / 15.0 + q * (1.0 / 17.0))
@@ -115,7 +115,7 @@ def fast_exp(x):  # type: ignore[no-untyped-def]
     p = 1.0 + r * (1.0 / 9.0 + r * (1.0 / 90.0 + r * (1.0 / 990.0)))
     p = 1.0 / 120 + r * (1.0 / 720 + r * (1.0 / 5040 + r * (1.0 / 40320 * p)))
     p = 1.0 + r * (1.0 + r * (1.0 / 2 + r * (1.0 / 6 + r * (1.0 / 24 + r * p))))
-    scale = np.uint64((np.float64(n + (_TWO52 + 1023.0)).view(np.uint64)) << _52).view(np.float64)
+    scale = bits_as(bits_as(n + (_TWO52 + 1023.0), np.uint64) << _52, np.float64)
     return p * scale + (x - x)
 
 
@@ -127,10 +127,10 @@ def _radius(word):  # type: ignore[no-untyped-def]
     single holds to its last digit: the smallest radius is as accurate as the largest.
     """
     below = np.int32(word) >= np.int32(0)  # u < 1/2
-    x = np.float32(np.int32(min(word, ~word))) * _TO_UNIT + _TO_UNIT_HALF  # the smaller of u and 1 - u
-    bits = np.uint32(np.float32(x).view(np.uint32))
+    x = np.float32(np.int32(word if below else ~word)) * _TO_UNIT + _TO_UNIT_HALF  # the smaller of u and 1 - u
+    bits = bits_as(x, np.uint32)
     # u = (1 - g) 2^exponent with g in (0, 1/2], exponent <= 0: both parts of -2 ln u are positive, nothing cancels.
-    g = _ONE - np.uint32((bits & _MANTISSA_SINGLE) | _HALF_BITS_SINGLE).view(np.float32) if below else x
+    g = _ONE - bits_as(np.uint32((bits & _MANTISSA_SINGLE) | _HALF_BITS_SINGLE), np.float32) if below else x
     from_exponent = np.float32(np.int32((bits >> _23) - _126)) * _MINUS_2LN2 if below else _NONE
     q = g * g
     even = _L0 + q * (_L2 + q * (_L4 + q * (_L6 + q * _L8)))
@@ -149,24 +149,19 @@ def _turned(radius, word):  # type: ignore[no-untyped-def]
     q = t * t
     sine = t * (_S0 + q * (_S1 + q * (_S2 + q * _S3)))
     cosine = _C0 + q * (_C1 + q * (_C2 + q * _C3))
-    cosine = np.uint32(np.uint32(np.float32(cosine).view(np.uint32)) ^ (word & _BIT31)).view(np.float32)
+    cosine = bits_as(np.uint32(bits_as(cosine, np.uint32) ^ (word & _BIT31)), np.float32)
     swap = (word & _BIT30) != _ZERO
     return radius * (sine if swap else cosine), radius * (cosine if swap else sine)
 
 
 @_part
-def _rotated(x, left, right):  # type: ignore[no-untyped-def]
-    return np.uint32(np.uint32(x << left) | np.uint32(x >> right))
-
-
-@_part
 def _next_word(a, b, c, d):  # type: ignore[no-untyped-def]
     """Output and next state of xoshiro128++, all uint32."""
-    word = np.uint32(_rotated(np.uint32(a + d), _7, _25) + a)
+    word = np.uint32(rotated(np.uint32(a + d), _7) + a)
     shifted = np.uint32(b << _9)
     c, d = np.uint32(c ^ a), np.uint32(d ^ b)
     b, a = np.uint32(b ^ c), np.uint32(a ^ d)
-    return word, a, b, np.uint32(c ^ shifted), _rotated(d, _11, _21)
+    return word, a, b, np.uint32(c ^ shifted), rotated(d, _11)
 
 
 def _begin_streams(streams, seed, first_walker, epoch):  # type: ignore[no-untyped-def]

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from entropy_sim import schema
+from entropy_sim._compiled import bits_as
 from entropy_sim._ensemble import Ensemble
 from entropy_sim._kernels import observe_function
 from entropy_sim.errors import UserError, require
@@ -40,13 +41,13 @@ def _count(theta, gradient, located, frame, index, out, params):  # type: ignore
     bins, walkers = params[0], theta.shape[1]
     for w in range(walkers):
         s = located[0, w]
-        row = min(np.floor(s * bins), bins - 1.0) if (s >= 0.0) & (s <= 1.0) else bins
+        row = np.floor(s * bins) if (s >= 0.0) & (s < 1.0) else (bins - 1.0 if s == 1.0 else bins)
         row = row if 0.0 * s + 0.0 * located[1, w] == 0.0 else bins + 1.0
-        located[0, w] = np.uint64(np.float64(_GROUPS * row + _TWO52).view(np.uint64) & _LOW).view(np.float64)
+        located[0, w] = bits_as(bits_as(_GROUPS * row + _TWO52, np.uint64) & _LOW, np.float64)
     flat = out.reshape(out.size)
     for first in range(0, walkers, _GROUPS):
         for group in range(_GROUPS):
-            flat[np.float64(located[0, first + group]).view(np.uint64) + np.uint64(group)] += 1.0
+            flat[bits_as(located[0, first + group], np.uint64) + np.uint64(group)] += 1.0
 
 
 @dataclass(frozen=True)
