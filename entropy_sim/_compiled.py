@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
@@ -50,6 +52,18 @@ bits_as: Any = intrinsic(_bits_as)
 rotated: Any = intrinsic(_rotated)
 
 
+@functools.cache
+def sources() -> str:
+    """A digest of all files with compiled code. Numba asks whether the file of a function has changed before it loads
+    it from the cache, not whether the helpers and constants have that it takes from other files."""
+    digest = hashlib.blake2b(digest_size=6)
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        text = file.read_bytes()
+        if any(word in text for word in (b"numba", b"_compiled", b"_kernels")):
+            digest.update(text)
+    return digest.hexdigest()
+
+
 class Compiled:
     """A function that is compiled to one signature at its first use, or loaded from the cache on disk."""
 
@@ -64,7 +78,7 @@ class Compiled:
         # Loaded from the cache, variants of one function whose only difference are the numbers of its closure may have
         # one symbol in common (numba numbers them anew in every process), and a pointer then leads to either.
         numbers = [int(cell.cell_contents) for cell in self._function.__closure__ or ()]
-        self._function.__qualname__ += "".join(f"_{number}" for number in numbers)
+        self._function.__qualname__ += "".join(f"_{number}" for number in numbers) + f"_{sources()}"
         return njit(self._signature, cache=True, **options)(self._function)
 
     def __call__(self, *arguments: Any) -> None:

@@ -36,7 +36,9 @@ _BEGINNING = 32
 #: happens to lie: on some processors up to four times slower. A few rows do not.
 _CLASHING = 256
 _SECONDS_PER_PIECE, _SECONDS_BETWEEN_SAVES = 0.2, 60.0
-_STEPS_PER_PART, _MOST_PARTS = 256, 8
+#: Pieces end at multiples of this many steps, so that hardly a stream of random numbers is gone through twice.
+_ROUND = 64
+_STEPS_PER_PART, _MOST_PARTS = 256, 16
 
 
 class Ensemble:
@@ -89,7 +91,7 @@ class Ensemble:
                 0 if fused and not watch else d,
                 0 if whole else d,
                 noise.field_rows(landscape) if noise_field and noisy else 0,
-                d if update_field else 0,
+                dynamics.field_rows(landscape) if update_field else 0,
                 2,
             ),
             normals * (2 // math.gcd(normals, 2)),
@@ -226,7 +228,7 @@ class Ensemble:
             self._pool = ThreadPoolExecutor(min(self.threads, blocks))
         with bar:
             while self.step < step and not finished():
-                target = min(self.step + piece, step)
+                target = min((self.step + piece) // _ROUND * _ROUND if piece > _ROUND else self.step + piece, step)
                 try:
                     self._piece(target)
                 except KeyboardInterrupt:

@@ -184,12 +184,17 @@ def _advance(  # type: ignore[no-untyped-def]
     per_batch = max(xi.shape[0] // max(normals, 1), 1)
     pairs = xi.shape[0] // 2
     per_epoch = max(EPOCH // max(pairs, 1), 1)
+    stretch = per_batch * per_epoch  # steps of an epoch: parts begin with one where they can, and go through none twice
     while True:
         item: int = _add(queue, 0, 1)  # type: ignore[call-arg]  # numba gives the first argument
         part, b = item // theta.shape[0], item % theta.shape[0]
         if part >= parts:
             return
-        start, stop = begin + (target - begin) * part // parts, begin + (target - begin) * (part + 1) // parts
+        start, stop = begin, target
+        if part > 0:
+            start = max(begin, (begin + (target - begin) * part // parts) // stretch * stretch)
+        if part + 1 < parts:
+            stop = max(begin, (begin + (target - begin) * (part + 1) // parts) // stretch * stretch)
         while _add(done, b, 0) < start:  # another thread is still at the part before
             pass
         x, carried, held, seen = theta[b], memory[b], frame[b], out[b]
@@ -214,7 +219,7 @@ def _advance(  # type: ignore[no-untyped-def]
                 for _ in range(batches):
                     for pair in range(pairs):
                         next_pair(xi, 2 * pair, streams)
-            # Whether coordinates may have left the bound, by the sum of all squares: cheaper than to look at each.
+            # Whether coordinates may have left the bound, by the sum of all sizes: cheaper than to look at each.
             left = False
             if fused:
                 left = whole_step(x, xi[r : r + normals], landscape_params, noise_params, bound)
@@ -233,8 +238,8 @@ def _advance(  # type: ignore[no-untyped-def]
                 total = 0.0
                 for i in range(d):
                     for w in range(walkers):
-                        total += x[i, w] * x[i, w]
-                left = not total <= bound * bound
+                        total += abs(x[i, w])
+                left = not total <= bound
             if left:
                 _lose(x, bound)
         _add(done, b, max(stop - done[b], 0))

@@ -52,6 +52,7 @@ _LN2 = math.log(2.0)
 # The transform to normals, in single precision: 16 numbers to a vector of 512 bits instead of 8.
 _BIT30, _BIT31 = np.uint32(1 << 30), np.uint32(1 << 31)
 _7, _9, _11 = map(np.uint32, (7, 9, 11))
+_THIRTY_ONE = np.int32(31)
 _ZERO, _TWO, _23, _126 = np.uint32(0), np.uint32(2), np.uint32(23), np.uint32(126)
 _MANTISSA_SINGLE, _HALF_BITS_SINGLE = np.uint32(0x007FFFFF), np.uint32(np.float32(0.5).view(np.uint32))
 _TO_UNIT, _TO_UNIT_HALF = np.float32(2.0**-32), np.float32(2.0**-33)
@@ -127,7 +128,8 @@ def _radius(word):  # type: ignore[no-untyped-def]
     single holds to its last digit: the smallest radius is as accurate as the largest.
     """
     below = np.int32(word) >= np.int32(0)  # u < 1/2
-    x = np.float32(np.int32(word if below else ~word)) * _TO_UNIT + _TO_UNIT_HALF  # the smaller of u and 1 - u
+    smaller = np.int32(np.int32(word) >> _THIRTY_ONE) ^ np.int32(word)  # of word and its complement
+    x = np.float32(smaller) * _TO_UNIT + _TO_UNIT_HALF  # of u and 1 - u
     bits = bits_as(x, np.uint32)
     # u = (1 - g) 2^exponent with g in (0, 1/2], exponent <= 0: both parts of -2 ln u are positive, nothing cancels.
     g = _ONE - bits_as(np.uint32((bits & _MANTISSA_SINGLE) | _HALF_BITS_SINGLE), np.float32) if below else x

@@ -36,6 +36,10 @@ class Dynamics:
         """The landscape's compiled function that this update rule reads, or None. Raises UserError if it has none."""
         return None
 
+    def field_rows(self, landscape: Landscape) -> int:
+        """Rows that `field_function` fills."""
+        return landscape.dimension
+
     def params(self) -> Floats:
         """The numbers the compiled function is given."""
         raise NotImplementedError

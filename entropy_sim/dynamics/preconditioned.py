@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from entropy_sim import theory
+from entropy_sim._frame import from_modes, to_modes
 from entropy_sim._kernels import Compiled, update_function
 from entropy_sim._random import fast_exp, fast_log
 from entropy_sim.dynamics.base import Dynamics, Floats
@@ -22,26 +23,29 @@ from entropy_sim.noise.base import Noise, Supplies
 def _step(theta, gradient, noise, field, memory, params):  # type: ignore[no-untyped-def]
     eta, beta, exponent = params[0], params[1], params[2]
     d, walkers = theta.shape
-    for w in range(walkers):
-        field[0, w] = 1.0
+    for i in range(d):
+        for w in range(walkers):
+            gradient[i, w] += noise[i, w]
+    to_modes(gradient, field)
     for i in range(1, d):
         if exponent == 1.0:
             for w in range(walkers):
-                field[i, w] = 1.0 / field[i, w]
+                gradient[i, w] /= field[i, w]
         elif exponent == 0.5:
             for w in range(walkers):
-                field[i, w] = 1.0 / np.sqrt(field[i, w])
+                gradient[i, w] /= np.sqrt(field[i, w])
         else:
             for w in range(walkers):
-                field[i, w] = fast_exp(-exponent * fast_log(field[i, w]))
+                gradient[i, w] *= fast_exp(-exponent * fast_log(field[i, w]))
+    from_modes(gradient, field)
     if memory.shape[0] == 0:
         for i in range(d):
             for w in range(walkers):
-                theta[i, w] -= eta * field[i, w] * (gradient[i, w] + noise[i, w])
+                theta[i, w] -= eta * gradient[i, w]
         return
     for i in range(d):
         for w in range(walkers):
-            memory[i, w] = beta * memory[i, w] - eta * field[i, w] * (gradient[i, w] + noise[i, w])
+            memory[i, w] = beta * memory[i, w] - eta * gradient[i, w]
             theta[i, w] += memory[i, w]
 
 
@@ -83,10 +87,13 @@ class Preconditioned(Dynamics):
     def field_function(self, landscape: Landscape) -> Compiled:
         if landscape.transverse_stiffness is None:
             raise UserError(
-                "dynamics: expected a landscape with its transverse stiffness in coordinates (Channel, Tabulated) for "
-                f"Preconditioned, found {type(landscape).__name__}"
+                "dynamics: expected a landscape with a transverse stiffness beside its path too (Channel, "
+                f"CurvedChannel, Tabulated) for Preconditioned, found {type(landscape).__name__}"
             )
         return landscape.transverse_stiffness
+
+    def field_rows(self, landscape: Landscape) -> int:
+        return landscape.dimension + landscape.frame_rows
 
     def params(self) -> Floats:
         return np.array([self.learning_rate, self.momentum, self.exponent])

@@ -100,7 +100,7 @@ def simple_euler_maruyama(stiffness: int, along: int, ends: int, single: bool) -
         f, g, h, j = params[at + 1], params[at + 2], params[at + 3], params[at + 4]
         dt, size = steps[0], steps[1]
         d, walkers = theta.shape
-        total = 0.0  # of all squares: above bound² wherever one is, and NaN where one is
+        total = 0.0  # of all sizes: above the bound wherever one is, and NaN where one is
         if single:
             amplitude = params[HEAD + 3]
             a, b = scaled(stiffness, a, b, dt * amplitude)
@@ -113,8 +113,8 @@ def simple_euler_maruyama(stiffness: int, along: int, ends: int, single: bool) -
                     y = y - scale * (dt * shape_at(along, s, f, g, h, j)[1])
                 x = x + size * xi[1, w] - value * x
                 theta[0, w], theta[1, w] = y, x
-                total += x * x + y * y
-            return not total <= bound * bound
+                total += abs(x) + abs(y)
+            return not total <= bound
         work = np.empty((3, walkers))
         value, slope, square = work[0], work[1], work[2]
         i, amplitude = int64(params[HEAD + 2]), params[HEAD + 3]
@@ -129,7 +129,7 @@ def simple_euler_maruyama(stiffness: int, along: int, ends: int, single: bool) -
             square[w] = pull * x
             x += size * xi[i, w] - pull * value_s
             theta[i, w] = x
-            total += x * x
+            total += abs(x)
         for n in range(1, d - 1):
             i, amplitude = int64(params[HEAD + 2 + 2 * n]), params[HEAD + 3 + 2 * n]
             for w in range(walkers):
@@ -138,12 +138,12 @@ def simple_euler_maruyama(stiffness: int, along: int, ends: int, single: bool) -
                 square[w] += pull * x
                 x += size * xi[i, w] - pull * value[w]
                 theta[i, w] = x
-                total += x * x
+                total += abs(x)
         for w in range(walkers):
             y = theta[0, w] - slope[w] * square[w]
             theta[0, w] = y
-            total += y * y
-        return not total <= bound * bound
+            total += abs(y)
+        return not total <= bound
 
     return euler_maruyama_function(step)
 

@@ -23,8 +23,9 @@ class Landscape:
         locate                out (2, walkers): position s along the path, and squared distance from it.
         folded                out (d, walkers): where theta is unwrapped (see below), where it really is; times -1 in
                               row 0 if that is a mirror image. None where theta is not unwrapped.
-        transverse_stiffness  out (d, walkers): k_i(y) in the row of coordinate i (row 0, along the path, is left
-                              alone); None where the transverse directions are not coordinates.
+        transverse_stiffness  out (d + frame_rows, walkers): k_i(y) in the row of coordinate i (row 0, along the path,
+                              is left alone), or of mode i where that is no coordinate, and below them the frame
+                              (`_frame`); None where a point off the path has no transverse directions.
         noise_variance        out (d, walkers): the landscape's own gradient-noise variance per coordinate, or None.
         euler_maruyama        a `_kernels.euler_maruyama_function`, gradient and step in one, or None.
         sampled_gradient      a `_kernels.noise_function`: the gradient of really drawn samples minus that of all of
@@ -37,6 +38,7 @@ class Landscape:
     locate: ClassVar[Compiled]
     folded: ClassVar[Compiled | None] = None
     transverse_stiffness: ClassVar[Compiled | None] = None
+    frame_rows: ClassVar[int] = 0
     noise_variance: ClassVar[Compiled | None] = None
     euler_maruyama: ClassVar[Compiled | None] = None
     sampled_gradient: ClassVar[Compiled | None] = None

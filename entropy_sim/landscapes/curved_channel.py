@@ -11,10 +11,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike
 
-from entropy_sim._compiled import FASTMATH
+from entropy_sim import _frame
+from entropy_sim._compiled import OPTIONS
 from entropy_sim._kernels import Compiled, block_function, inline
 from entropy_sim.errors import require
-from entropy_sim.landscapes._channel import any_gradient
+from entropy_sim.landscapes._channel import any_gradient, stiffness
 from entropy_sim.landscapes.base import Floats, Landscape, column
 from entropy_sim.landscapes.channel import Channel, Energy, Stiffness
 from entropy_sim.landscapes.shapes import Bump, Flat
@@ -25,7 +26,8 @@ from entropy_sim.landscapes.shapes import Bump, Flat
 _STRAIGHT = 5
 _TINY = 1e-300  # the centre itself, where the angle has no meaning, pulls nowhere
 
-_straight_gradient = njit(nogil=True, error_model="numpy", fastmath=set(FASTMATH))(any_gradient._function)
+_straight_gradient = njit(**OPTIONS)(any_gradient._function)
+_straight_stiffness = njit(**OPTIONS)(stiffness._function)
 
 
 @inline
@@ -113,6 +115,21 @@ def _locate(theta, out, params):  # type: ignore[no-untyped-def]
             out[1, w] += theta[i, w] * theta[i, w]
 
 
+@block_function
+def _stiffness(theta, out, params):  # type: ignore[no-untyped-def]
+    """The straight channel's at the same s, and the frame of `_frame` there."""
+    radius, angle, closed, twist, begin = params[0], params[1], params[2] != 0.0, params[3], params[4]
+    d, walkers = theta.shape
+    unrolled = np.zeros((d, walkers))
+    for w in range(walkers):
+        s = _fold(_angle(theta[0, w], theta[1, w]), angle, closed)[0]
+        unrolled[0, w] = radius * angle * s
+        out[d + 2, w], out[d + 3, w] = np.cos(begin + twist * s), np.sin(begin + twist * s)
+        closeness = 1.0 / max(np.sqrt(theta[0, w] * theta[0, w] + theta[1, w] * theta[1, w]), _TINY)
+        out[d, w], out[d + 1, w] = theta[0, w] * closeness, theta[1, w] * closeness
+    _straight_stiffness(unrolled, out, params[_STRAIGHT:])
+
+
 # --- the landscape ---------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +173,8 @@ class CurvedChannel(Landscape):
 
     gradient: ClassVar[Compiled] = _gradient
     locate: ClassVar[Compiled] = _locate
+    transverse_stiffness: ClassVar[Compiled] = _stiffness
+    frame_rows: ClassVar[int] = _frame.ROWS
 
     def __post_init__(self) -> None:
         bent = bool(np.isfinite(self.radius) and self.radius > 0)

@@ -50,7 +50,7 @@ def exact_effective_potential(landscape: Landscape, noise: Noise, dynamics: Dyna
     curvature = landscape.curvature(fine)
     exact = dynamics.has_exact_variance(landscape) and noise.has_exact_covariance(landscape)
     # In a frame that turns, covariances between the modes count too, unless the noise has none.
-    exact = exact and (noise.isotropic or not landscape.turning_frame)
+    exact = exact and (noise.is_diagonal_in_modes(landscape) or not landscape.turning_frame)
     if not ((curvature > 0).all() and exact):
         return None
     variance = _variance(landscape, noise, dynamics, fine)

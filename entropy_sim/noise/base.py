@@ -63,7 +63,11 @@ class Noise:
 
     def field_rows(self, landscape: Landscape) -> int:
         """Rows that `field_function` fills."""
-        return landscape.dimension
+        return landscape.dimension + landscape.frame_rows
+
+    def is_diagonal_in_modes(self, landscape: Landscape) -> bool:
+        """Whether no two modes of the landscape covary, however its frame turns."""
+        return self.isotropic
 
     def check(self, landscape: Landscape) -> None:
         """Raise UserError unless this noise can act on the landscape."""
@@ -83,10 +87,10 @@ class Noise:
 
 
 def required_stiffness(noise: Noise, landscape: Landscape) -> Compiled:
-    """The landscape's `transverse_stiffness`; UserError if its transverse directions are not coordinates."""
+    """The landscape's `transverse_stiffness`; UserError if it has none."""
     if landscape.transverse_stiffness is None:
         raise UserError(
-            f"noise: expected a landscape with its transverse stiffness in coordinates (Channel, Tabulated) for "
-            f"{type(noise).__name__}, found {type(landscape).__name__}"
+            f"noise: expected a landscape with a transverse stiffness beside its path too (Channel, CurvedChannel, "
+            f"Tabulated) for {type(noise).__name__}, found {type(landscape).__name__}"
         )
     return landscape.transverse_stiffness

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from entropy_sim._frame import from_modes
 from entropy_sim._kernels import Compiled, noise_function
 from entropy_sim._random import fast_exp, fast_log
 from entropy_sim.errors import require
@@ -15,7 +16,7 @@ from entropy_sim.landscapes.base import Landscape
 from entropy_sim.noise.base import Floats, Noise, Supplies, required_stiffness
 
 
-# params: amplitude along the path, transverse amplitude at k = 1, half the exponent.
+# params: amplitude along the path, transverse amplitude at k = 1, half the exponent. Itô: D as it is at theta.
 @noise_function
 def _power(theta, gradient, field, xi, noise, seed, first_walker, step, params):  # type: ignore[no-untyped-def]
     for w in range(xi.shape[1]):
@@ -23,6 +24,7 @@ def _power(theta, gradient, field, xi, noise, seed, first_walker, step, params):
     for i in range(1, xi.shape[0]):
         for w in range(xi.shape[1]):
             noise[i, w] = xi[i, w] * params[1] * fast_exp(params[2] * fast_log(field[i, w]))
+    from_modes(noise, field)
 
 
 def _check(**values: float) -> None:
@@ -58,6 +60,9 @@ class CurvaturePower(Noise):
 
     def field_function(self, landscape: Landscape) -> Compiled:
         return required_stiffness(self, landscape)
+
+    def is_diagonal_in_modes(self, landscape: Landscape) -> bool:
+        return True
 
     def params(self, landscape: Landscape, time_step: float) -> Floats:
         return np.array([np.sqrt(2.0 * self.along_path), np.sqrt(2.0 * self.temperature), 0.5 * self.exponent])
@@ -95,6 +100,9 @@ class CurvatureCovariance(Noise):
 
     def field_function(self, landscape: Landscape) -> Compiled:
         return required_stiffness(self, landscape)
+
+    def is_diagonal_in_modes(self, landscape: Landscape) -> bool:
+        return True
 
     def params(self, landscape: Landscape, time_step: float) -> Floats:
         return np.array([np.sqrt(self.along_path), np.sqrt(self.scale), 0.5 * self.exponent])

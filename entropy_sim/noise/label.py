@@ -21,9 +21,10 @@ class Label(Noise):
     """Gaussian noise of standard deviation `strength` on every label of a batch, fresh at every step (squared loss).
 
     On a landscape with samples they are really drawn: batches as `Minibatch` draws them, or all samples, and the labels
-    of each drawn slot perturbed. On one with its transverse stiffness in coordinates (Channel, Tabulated) it is what
-    label noise is at zero residual, gradient noise of covariance ``C = (strength² / batch_size) H``: none along a flat
-    path. Blanc, Gupta, Valiant, Valiant, COLT 2020 (arXiv 1904.09080).
+    of each drawn slot perturbed. On one that has a transverse stiffness beside its path instead (Channel,
+    CurvedChannel, Tabulated) it is what label noise is at zero residual, gradient noise of covariance
+    ``C = (strength² / batch_size) H``: none along a flat path. Blanc, Gupta, Valiant, Valiant, COLT 2020 (arXiv
+    1904.09080).
     """
 
     strength: float = 1.0
@@ -44,8 +45,8 @@ class Label(Noise):
         """C = c H on a landscape without samples. Raises UserError where that has no meaning either."""
         if landscape.transverse_stiffness is None:
             raise UserError(
-                "noise: expected a landscape with samples (TwoLayerLinear) or with its transverse stiffness in "
-                f"coordinates (Channel, Tabulated) for Label, found {type(landscape).__name__}"
+                "noise: expected a landscape with samples (TwoLayerLinear) or with a transverse stiffness beside its "
+                f"path too (Channel, CurvedChannel, Tabulated) for Label, found {type(landscape).__name__}"
             )
         if self.batch_size is None:
             raise UserError(
@@ -64,6 +65,9 @@ class Label(Noise):
 
     def field_function(self, landscape: Landscape) -> Compiled | None:
         return None if landscape.sampled_gradient else self._covariance(landscape).field_function(landscape)
+
+    def is_diagonal_in_modes(self, landscape: Landscape) -> bool:
+        return landscape.sampled_gradient is None
 
     def check(self, landscape: Landscape) -> None:
         if landscape.sampled_gradient is None:

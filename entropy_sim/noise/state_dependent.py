@@ -26,7 +26,7 @@ from entropy_sim.landscapes._shapes import FLAT, shape_into
 from entropy_sim.landscapes.base import Landscape, column
 from entropy_sim.landscapes.interpolated import FromFile, Interpolated
 from entropy_sim.landscapes.shapes import Bump, DoubleWell, Exponential, Power, Shape, Tails
-from entropy_sim.noise.base import Floats, Noise, Supplies, required_stiffness
+from entropy_sim.noise.base import Floats, Noise, Supplies
 from entropy_sim.theory.density import Interpretation, interpretation_drift
 
 #: Half the distance over which a user's function is differenced, in arc lengths.
@@ -105,7 +105,11 @@ class _Profiled(Noise):
     _weight: float = 0.0
 
     def check(self, landscape: Landscape) -> None:
-        required_stiffness(self, landscape)
+        if landscape.transverse_stiffness is None or landscape.frame_rows:
+            raise UserError(
+                f"noise: expected a straight channel (Channel, Tabulated) for {type(self).__name__}, found "
+                f"{type(landscape).__name__}"
+            )
         boundary = _boundary(landscape)
         domain = (-np.inf, np.inf) if boundary == "open" else (0.0, 1.0)
         for name in ("along_path", "across"):

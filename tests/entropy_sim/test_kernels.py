@@ -1,15 +1,21 @@
 """The ensemble loop: the same numbers however it is run, an obvious reimplementation, and divergence."""
 
 import math
+import os
 import re
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numba import int8, int64, njit, void
 
+import entropy_sim
 from entropy_sim._ensemble import DIVERGENCE_BOUND, Ensemble, block_width
 from entropy_sim._kernels import observe_function
 from entropy_sim._random import fill_normals
@@ -286,6 +292,34 @@ def test_variants_of_a_function_have_symbols_of_their_own(variants):
         (compiled,) = variants(*kind, True).pointer.overloads.values()
         names.add(re.sub(r"B\d*v\d+", "", compiled.fndesc.llvm_cfunc_wrapper_name))
     assert len(names) == len(kinds)
+
+
+_NOISE_OF_TWO = """
+import numpy as np
+from entropy_sim.noise import CurvaturePower
+noise, ones = np.zeros((2, 1)), np.ones((2, 1))
+numbers = np.array([1.0, 1.0, 0.5])
+CurvaturePower.function(ones, ones.copy(), 4.0 * ones, ones.astype(np.float32), noise, np.uint64(0), 0, 0, numbers)
+print(noise[1, 0])
+"""
+
+
+def test_a_helper_that_changed_in_another_file_is_compiled_anew(tmp_path):
+    package = tmp_path / "entropy_sim"
+    shutil.copytree(Path(entropy_sim.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def root_of_four():
+        command = [sys.executable, "-c", _NOISE_OF_TWO]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return float(done.stdout)
+
+    np.testing.assert_allclose(root_of_four(), 2.0, rtol=1e-12)
+    helpers = package / "_random.py"
+    text = helpers.read_text()
+    assert text.count("return p * scale") == 1  # of fast_exp
+    helpers.write_text(text.replace("return p * scale", "return 3.0 * p * scale"))
+    np.testing.assert_allclose(root_of_four(), 6.0, rtol=1e-12)
 
 
 def test_a_long_path_is_no_divergence():

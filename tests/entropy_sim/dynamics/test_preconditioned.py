@@ -170,7 +170,7 @@ def test_the_twin_of_a_network_can_be_preconditioned():
         ),
         (
             lambda: Preconditioned().check(Quadratic(), GradientCovariance()),
-            r"dynamics: expected a landscape with its transverse stiffness in coordinates .* found Quadratic",
+            r"dynamics: expected a landscape with a transverse stiffness beside its path too .* found Quadratic",
         ),
         (
             lambda: Preconditioned().check(Channel(), Thermal()),

@@ -6,7 +6,7 @@ import pytest
 from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD
 from entropy_sim.errors import UserError
-from entropy_sim.landscapes import Channel, CurvedChannel, GeneratedSamples, Quadratic, Tabulated, TwoLayerLinear
+from entropy_sim.landscapes import Channel, GeneratedSamples, MullerBrown, Quadratic, Tabulated, TwoLayerLinear
 from entropy_sim.noise import CurvatureCovariance, Label
 
 
@@ -42,8 +42,11 @@ def test_without_strength_it_is_the_batch_alone():
             lambda: Label(batch_size=None).check(Channel()),
             r"noise\.batch_size: expected a number of samples on Channel, which has none of its own, found None",
         ),
-        (lambda: Label().check(Quadratic()), r"expected a landscape with samples .* or with its .* found Quadratic"),
-        (lambda: Label().check(CurvedChannel()), r"for Label, found CurvedChannel"),
+        (
+            lambda: Label().check(Quadratic()),
+            r"expected a landscape with samples .* or with a transverse stiffness .* found Quadratic",
+        ),
+        (lambda: Label().check(MullerBrown()), r"for Label, found MullerBrown"),
         (
             lambda: Label(1.0, 9, False).check(TwoLayerLinear(GeneratedSamples(8))),
             r"noise\.batch_size: expected at most the 8 samples without replacement, found 9",

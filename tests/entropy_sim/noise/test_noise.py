@@ -83,7 +83,7 @@ def test_modes_of_a_dense_bowl_see_their_own_share_of_the_noise():
         ),
         (
             lambda: CurvaturePower().check(MullerBrown()),
-            r"noise: expected a landscape with its transverse stiffness .* for CurvaturePower, found MullerBrown",
+            r"noise: expected a landscape with a transverse stiffness .* for CurvaturePower, found MullerBrown",
         ),
         (
             lambda: TabulatedCovariance().check(Channel()),

@@ -261,7 +261,10 @@ def test_numbers_do_not_depend_on_threads_blocks_or_chunks(file):
     [
         (lambda f: StateDependent(interpretation="some"), r"noise\.interpretation: expected one of ito, stratonovich,"),
         (lambda f: Constant(-1.0), r"noise\.size: expected a number >= 0, found -1\.0"),
-        (lambda f: StateDependent().check(MullerBrown()), r"stiffness in coordinates .* StateDependent, found Muller"),
+        (
+            lambda f: StateDependent().check(MullerBrown()),
+            r"expected a straight channel .* StateDependent, found Muller",
+        ),
         (
             lambda f: StateDependent(Interpolated((1.0, -1.0, 1.0))).check(Channel()),
             r"noise\.along_path: expected a strength >= 0, found -1",
