@@ -61,7 +61,7 @@ def scenarios(walkers: int, scale: float) -> list[tuple[str, int, int, Callable[
     """(name, walkers, threads, contestants); scale: fraction of the full number of steps."""
     return [
         *((f"{n} walker{'s' * (n > 1)}, final state only", n, 1, lambda n=n: _few(n, scale)) for n in (1, 16, 64, 256)),
-        ("1 walker, every step recorded", 1, 1, lambda: _recorded(1, 2000, scale, 1)),
+        ("1 walker, every step recorded", 1, 1, lambda: _recorded(1, 20_000, scale, 1)),
         (f"{walkers} walkers, every 10th step recorded", walkers, 1, lambda: _recorded(10, 400, scale, 16384)),
         (f"{walkers} walkers, peers in float32", walkers, 2, lambda: _half(scale)),
     ]

@@ -15,7 +15,7 @@ from entropy_sim.errors import UserError
 from entropy_sim.run_files import config_hash, write_whole
 
 #: Rises where what a state holds, or what is done with it, changes: an older one is not gone on from.
-_FORM = 2
+_FORM = 3
 
 
 class Checkpoint:

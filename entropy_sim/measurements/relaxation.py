@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numba import int64
 from tqdm import tqdm
 
 from entropy_sim import schema
 from entropy_sim._ensemble import Ensemble
+from entropy_sim._kernels import observe_function
 from entropy_sim.errors import require
 from entropy_sim.measurements.base import (
     Execution,
@@ -23,6 +25,22 @@ from entropy_sim.measurements.base import (
     steps_for,
 )
 from entropy_sim.statistics import autocorrelation_time
+
+#: Of records that are looked at together: points, and what it takes to get from one to the next, in steps of a
+#: coordinate of a walker (a fraction of a second).
+_POINTS_AT_ONCE, _STEPS_AT_ONCE = 2**13, 10**8
+
+
+# params: records that are looked at together. out: (records, d, walkers) as rows, but for the last of them.
+@observe_function
+def _keep(theta, gradient, located, frame, index, out, params):  # type: ignore[no-untyped-def]
+    d, walkers = theta.shape
+    first = index % int64(params[0]) * d
+    if first == out.shape[0]:
+        return
+    for i in range(d):
+        for w in range(walkers):
+            out[first + i, w] = theta[i, w]
 
 
 @dataclass(frozen=True)
@@ -56,10 +74,16 @@ class Relaxation(Measurement):
     def _stride(self) -> int:
         return steps_for("duration", self.duration, self.dynamics.time_step) // self.records
 
+    def _records_at_once(self, walkers: int) -> int:
+        """Records that are kept in compiled code and then looked at together."""
+        steps = _STEPS_AT_ONCE // (walkers * self.landscape.dimension * self._stride())
+        return max(1, min(_POINTS_AT_ONCE // walkers, steps, self.records))
+
     def _follow(self, replicas: int, how: Execution, noisy: bool) -> dict[str, Floats]:
         """position, distance, loss, each (starts, replicas, times), NaN once diverged."""
-        landscape = self.landscape
+        landscape, stride, d = self.landscape, self._stride(), self.landscape.dimension
         start = np.repeat(landscape.path(np.array(self.starts)), replicas, axis=0)
+        at_once = self._records_at_once(len(start))
         name = "relaxation" if noisy else "control"
         ensemble = Ensemble(
             landscape,
@@ -69,23 +93,50 @@ class Relaxation(Measurement):
             seed=self.seed,
             threads=how.threads,
             noisy=noisy,
+            observer=_keep,
+            observer_params=np.array([at_once], dtype=np.float64),
+            out_shape=((at_once - 1) * d, -1),
+            observe_from=stride,
+            observe_every=stride if at_once > 1 else 0,
+            watch=False,
             checkpoint=how.checkpoint,
             name=name,
         )
         saved = how.checkpoint.load(name) if how.checkpoint else None
-        names = ("position", "distance", "loss")
-        found: dict[str, list[Floats]] = {n: list(saved[n]) if saved else [] for n in names}
-        first = len(found["position"])
-        bar = tqdm(range(first, self.records + 1), desc=name, disable=None if how.progress and noisy else True, delay=1)
-        for record in bar:
-            # Bound now: what an interruption saves are the records so far, whatever the loop does next.
-            ensemble.advance_to(record * self._stride(), extra=lambda: {n: np.array(v) for n, v in found.items()})
-            theta = np.where(ensemble.diverged[:, None], np.nan, ensemble.theta)
+        found = {n: np.empty((self.records + 1, len(start))) for n in ("position", "distance", "loss")}
+        done = -1
+        if saved is not None:
+            done = len(saved["position"]) - 1
+            for n, values in found.items():
+                values[: done + 1] = saved[n]
+
+        def look(theta: Floats, before: int) -> None:
+            lost = np.isnan(theta).any(axis=-1)
             located = landscape.position(theta), landscape.distance(theta), landscape.energy(theta)
-            for name, values in zip(found, located, strict=True):
-                found[name].append(np.where(ensemble.diverged, np.nan, values))
+            for out, values in zip(found.values(), located, strict=True):
+                out[before : before + len(theta)] = np.where(lost, np.nan, values)
+
+        def so_far() -> dict[str, Floats]:
+            return {n: values[: done + 1] for n, values in found.items()}
+
+        if done < 0:
+            look(ensemble.theta[None], 0)
+            done = 0
+        silent = None if how.progress and noisy else True
+        with tqdm(total=self.records, initial=done, desc=name, unit="record", disable=silent, delay=1) as bar:
+            while done < self.records:
+                last = min(done + at_once, self.records)
+                ensemble.advance_to(last * stride, extra=so_far)
+                # Of the last one no step has been taken yet, before which it would have been kept.
+                theta = ensemble.theta[None]
+                if last > done + 1:
+                    kept = ensemble.per_walker[:, : (last - done - 1) * d].reshape(len(start), -1, d).swapaxes(0, 1)
+                    theta = np.concatenate([kept, theta])
+                look(theta, done + 1)
+                bar.update(last - done)
+                done = last
         shape = (len(self.starts), replicas, self.records + 1)
-        return {name: np.stack(values, axis=1).reshape(shape) for name, values in found.items()}
+        return {name: values.T.reshape(shape) for name, values in found.items()}
 
     def _correlations(self, distance: Floats) -> dict[str, Any]:
         """Autocorrelation time of the distance from the path in the second half of the run, and sample sizes."""

@@ -1,14 +1,19 @@
 """Released walkers: exact contraction without noise, exact spreading with it, the way to the soft ends."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from entropy_sim import schema, theory
+from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
 from entropy_sim.landscapes import MullerBrown, Quadratic, Tabulated
 from entropy_sim.measurements import Relaxation, relaxation
 from entropy_sim.noise import CurvaturePower, GradientCovariance, TabulatedCovariance, Thermal
+
+MODULE = sys.modules["entropy_sim.measurements.relaxation"]
 
 
 def test_noise_free_relaxation_contracts_exactly_to_the_centre():
@@ -50,6 +55,29 @@ def test_variance_grows_as_the_transient_formula_says():
         exact = theory.variance_sgd_transient(3.0, 2.0, 0.1, steps[i], 0.7)
         assert abs(square - exact) / (square * np.sqrt(2 / len(x))) < 4
     assert abs((x[:, 1] ** 2).mean() - theory.variance_sgd(0.5, 1.0, 0.1, 0.7)) / stderr > 5
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 23, 100])
+@pytest.mark.parametrize("stride", [1, 4])
+def test_records_are_those_of_walkers_that_are_stopped_and_looked_at(at_once, stride, monkeypatch):
+    saddle = Quadratic(((2.0, -2.0),), start=(-1.0, 0.0), end=(1.0, 0.0))
+    noise, dynamics, starts = Thermal(0.5), Overdamped(0.2), (0.1, 0.6)  # some reach the bound within the run
+    monkeypatch.setattr(MODULE, "_POINTS_AT_ONCE", 80 * at_once)
+    found = Relaxation(saddle, noise, dynamics, starts, 40, 23 * stride * 0.2, 23, control=False, seed=3)
+    assert found._records_at_once(80) == min(at_once, 23)
+    group = found.run()["relaxation"]
+    ensemble = Ensemble(saddle, noise, dynamics, np.repeat(saddle.path(np.array(starts)), 40, axis=0), seed=3)
+    for record in range(24):
+        theta = np.where(ensemble.diverged[:, None], np.nan, ensemble.theta)
+        for name, values in (
+            ("position", saddle.position(theta)),
+            ("distance", saddle.distance(theta)),
+            ("loss", saddle.energy(theta)),
+        ):
+            values = np.where(ensemble.diverged, np.nan, values)
+            np.testing.assert_allclose(group[name].values[..., record].ravel(), values, rtol=1e-14)
+        ensemble.advance(stride)
+    assert np.isnan(group["position"].values).any() == (stride == 4)
 
 
 def test_default_run_goes_to_its_own_soft_end_and_the_control_stays():
