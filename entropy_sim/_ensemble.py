@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from entropy_sim import _kernels
 from entropy_sim._kernels import Absent, Compiled
-from entropy_sim._random import begin_streams, next_pair
+from entropy_sim._random import EPOCH, begin_streams, next_pair
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,7 @@ _BEGINNING = 32
 _CLASHING = 256
 _SECONDS_PER_PIECE, _SECONDS_BETWEEN_SAVES = 0.2, 60.0
 #: Pieces end at multiples of this many steps, so that hardly a stream of random numbers is gone through twice.
-_ROUND = 64
+_ROUND = 2 * EPOCH
 _STEPS_PER_PART, _MOST_PARTS = 256, 16
 
 

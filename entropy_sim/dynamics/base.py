@@ -38,7 +38,7 @@ class Dynamics:
 
     def field_rows(self, landscape: Landscape) -> int:
         """Rows that `field_function` fills."""
-        return landscape.dimension
+        return landscape.dimension + landscape.frame_rows
 
     def params(self) -> Floats:
         """The numbers the compiled function is given."""

@@ -15,7 +15,7 @@ from entropy_sim.dynamics.base import Dynamics, Floats
 from entropy_sim.dynamics.sgd import check_learning_rate, check_momentum, momentum_rate
 from entropy_sim.errors import UserError, require
 from entropy_sim.landscapes.base import STABILITY_POINTS, Landscape
-from entropy_sim.noise.base import Noise, Supplies
+from entropy_sim.noise.base import Noise, Supplies, required_stiffness
 
 
 # params: eta, beta, a. field: the stiffness k_i, row 0 (along the path) unused. memory: the velocity, with momentum.
@@ -85,15 +85,7 @@ class Preconditioned(Dynamics):
         return dimension if self.momentum else 0
 
     def field_function(self, landscape: Landscape) -> Compiled:
-        if landscape.transverse_stiffness is None:
-            raise UserError(
-                "dynamics: expected a landscape with a transverse stiffness beside its path too (Channel, "
-                f"CurvedChannel, Tabulated) for Preconditioned, found {type(landscape).__name__}"
-            )
-        return landscape.transverse_stiffness
-
-    def field_rows(self, landscape: Landscape) -> int:
-        return landscape.dimension + landscape.frame_rows
+        return required_stiffness(self, landscape, "dynamics")
 
     def params(self) -> Floats:
         return np.array([self.learning_rate, self.momentum, self.exponent])

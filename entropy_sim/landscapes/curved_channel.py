@@ -120,7 +120,7 @@ def _stiffness(theta, out, params):  # type: ignore[no-untyped-def]
     """The straight channel's at the same s, and the frame of `_frame` there."""
     radius, angle, closed, twist, begin = params[0], params[1], params[2] != 0.0, params[3], params[4]
     d, walkers = theta.shape
-    unrolled = np.zeros((d, walkers))
+    unrolled = np.empty((1, walkers))
     for w in range(walkers):
         s = _fold(_angle(theta[0, w], theta[1, w]), angle, closed)[0]
         unrolled[0, w] = radius * angle * s

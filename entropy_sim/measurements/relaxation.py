@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numba import int64
 from tqdm import tqdm
 
 from entropy_sim import schema
@@ -26,16 +25,18 @@ from entropy_sim.measurements.base import (
 )
 from entropy_sim.statistics import autocorrelation_time
 
-#: Of records that are looked at together: points, and what it takes to get from one to the next, in steps of a
-#: coordinate of a walker (a fraction of a second).
-_POINTS_AT_ONCE, _STEPS_AT_ONCE = 2**13, 10**8
+#: Of records that are looked at together, at most: points, coordinates that are kept (16 MB), and what it takes to get
+#: from one to the next, in steps of a coordinate of a walker (a fraction of a second).
+_POINTS_AT_ONCE, _KEPT_AT_ONCE, _STEPS_AT_ONCE = 2**13, 2**21, 10**8
+#: A block keeps as many walkers at least.
+_NARROWEST = 32
 
 
-# params: records that are looked at together. out: (records, d, walkers) as rows, but for the last of them.
+# out: (records, d, walkers) as rows, of all that are looked at together but the last.
 @observe_function
 def _keep(theta, gradient, located, frame, index, out, params):  # type: ignore[no-untyped-def]
     d, walkers = theta.shape
-    first = index % int64(params[0]) * d
+    first = index % (out.shape[0] // d + 1) * d
     if first == out.shape[0]:
         return
     for i in range(d):
@@ -76,8 +77,10 @@ class Relaxation(Measurement):
 
     def _records_at_once(self, walkers: int) -> int:
         """Records that are kept in compiled code and then looked at together."""
-        steps = _STEPS_AT_ONCE // (walkers * self.landscape.dimension * self._stride())
-        return max(1, min(_POINTS_AT_ONCE // walkers, steps, self.records))
+        d = self.landscape.dimension
+        kept = _KEPT_AT_ONCE // (max(walkers, _NARROWEST) * d)
+        steps = _STEPS_AT_ONCE // (walkers * d * self._stride())
+        return max(1, min(_POINTS_AT_ONCE // walkers, kept, steps, self.records))
 
     def _follow(self, replicas: int, how: Execution, noisy: bool) -> dict[str, Floats]:
         """position, distance, loss, each (starts, replicas, times), NaN once diverged."""
@@ -94,7 +97,6 @@ class Relaxation(Measurement):
             threads=how.threads,
             noisy=noisy,
             observer=_keep,
-            observer_params=np.array([at_once], dtype=np.float64),
             out_shape=((at_once - 1) * d, -1),
             observe_from=stride,
             observe_every=stride if at_once > 1 else 0,

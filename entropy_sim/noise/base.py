@@ -86,11 +86,11 @@ class Noise:
         raise NotImplementedError
 
 
-def required_stiffness(noise: Noise, landscape: Landscape) -> Compiled:
-    """The landscape's `transverse_stiffness`; UserError if it has none."""
+def required_stiffness(reader: object, landscape: Landscape, option: str = "noise") -> Compiled:
+    """The landscape's `transverse_stiffness`, for a noise or dynamics; UserError if it has none."""
     if landscape.transverse_stiffness is None:
         raise UserError(
-            f"noise: expected a landscape with a transverse stiffness beside its path too (Channel, CurvedChannel, "
-            f"Tabulated) for {type(noise).__name__}, found {type(landscape).__name__}"
+            f"{option}: expected a landscape with a transverse stiffness beside its path too (Channel, CurvedChannel, "
+            f"Tabulated) for {type(reader).__name__}, found {type(landscape).__name__}"
         )
     return landscape.transverse_stiffness

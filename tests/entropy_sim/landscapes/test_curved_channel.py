@@ -7,19 +7,9 @@ from entropy_sim import theory
 from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
-from entropy_sim.landscapes import Barrier, Bump, Channel, CurvedChannel, DoubleWell, Exponential
+from entropy_sim.landscapes import Barrier, Channel, CurvedChannel, Exponential
 from entropy_sim.measurements import profile
 from entropy_sim.noise import GradientCovariance, Thermal
-
-TWISTED = CurvedChannel(Exponential(1.0, 5.0), Barrier(0.3), 2, (1.0, 4.0), 1.3, 90.0, 0.7, 0.1)
-CLOSED = CurvedChannel(Bump(), Barrier(0.3), 4, (1.0, 4.0, 2.0, 3.0), 1.3, 360.0, 1.5, 0.1)
-OWN = CurvedChannel(transverse_directions=2, angle=180.0, twist=0.3, profiles=(Bump(), DoubleWell()))
-LANDSCAPES = [
-    pytest.param(CurvedChannel(), id="plane"),
-    pytest.param(TWISTED, id="twisted-arc"),
-    pytest.param(CLOSED, id="closed-5d"),
-    pytest.param(OWN, id="own-profiles"),
-]
 
 
 def differences(function, theta, h=1e-6):
@@ -28,69 +18,63 @@ def differences(function, theta, h=1e-6):
     return np.stack([(function(theta + e) - function(theta - e)) / (2 * h) for e in shifts], axis=-1)
 
 
-@pytest.mark.parametrize("landscape", LANDSCAPES)
-def test_gradient_is_the_derivative_of_the_energy(landscape):
+def test_gradient_is_the_derivative_of_the_energy(bent):
     # Everywhere in the plane, in mirror images and on the far side of the centre too.
-    theta = np.random.default_rng(0).normal(size=(300, landscape.dimension))
+    theta = np.random.default_rng(0).normal(size=(300, bent.dimension))
     theta = theta[np.hypot(theta[:, 0], theta[:, 1]) > 0.2]
-    found, expected = landscape.gradient_at(theta), differences(landscape.energy, theta)
+    found, expected = bent.gradient_at(theta), differences(bent.energy, theta)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("landscape", LANDSCAPES)
-def test_energy_is_that_of_the_straight_channel_in_polar_coordinates(landscape):
+def test_energy_is_that_of_the_straight_channel_in_polar_coordinates(bent):
     """Written out for one point from the formula, with an explicit rotation."""
-    s, d = 0.3, landscape.dimension
+    s, d = 0.3, bent.dimension
     offset = np.linspace(0.2, -0.1, d - 1)
-    phi = s * np.radians(landscape.angle)
-    theta = np.concatenate([(landscape.radius + offset[0]) * np.array([np.cos(phi), np.sin(phi)]), offset[1:]])
+    phi = s * np.radians(bent.angle)
+    theta = np.concatenate([(bent.radius + offset[0]) * np.array([np.cos(phi), np.sin(phi)]), offset[1:]])
     turn = np.eye(d - 1)
     if d > 2:
-        psi = 2 * np.pi * (landscape.twist_start + landscape.twist * s)
+        psi = 2 * np.pi * (bent.twist_start + bent.twist * s)
         turn[:2, :2] = [[np.cos(psi), -np.sin(psi)], [np.sin(psi), np.cos(psi)]]
-    shapes = landscape.profiles or (landscape.stiffness,) * (d - 1)
-    k = np.array([shape.value(np.array(s)) for shape in shapes]) * np.array(landscape.amplitudes or (1.0,) * (d - 1))
+    shapes = bent.profiles or (bent.stiffness,) * (d - 1)
+    k = np.array([shape.value(np.array(s)) for shape in shapes]) * np.array(bent.amplitudes or (1.0,) * (d - 1))
     hessian = turn @ np.diag(k) @ turn.T
-    expected = landscape.along.value(np.array(s)) + 0.5 * offset @ hessian @ offset
-    np.testing.assert_allclose(landscape.energy(theta), expected, rtol=1e-13)
+    expected = bent.along.value(np.array(s)) + 0.5 * offset @ hessian @ offset
+    np.testing.assert_allclose(bent.energy(theta), expected, rtol=1e-13)
 
 
-@pytest.mark.parametrize("landscape", LANDSCAPES)
-def test_transverse_hessian_and_its_slope_are_those_of_the_gradient(landscape):
+def test_transverse_hessian_and_its_slope_are_those_of_the_gradient(bent):
     s = np.array([0.15, 0.4, 0.62])
-    base, t = landscape.path(s), landscape.tangent(s)
-    q = np.eye(landscape.dimension) - t[:, :, None] * t[:, None, :]
+    base, t = bent.path(s), bent.tangent(s)
+    q = np.eye(bent.dimension) - t[:, :, None] * t[:, None, :]
 
     def hessian(shift):
-        return differences(landscape.gradient_at, base + shift * t, 1e-5)
+        return differences(bent.gradient_at, base + shift * t, 1e-5)
 
-    np.testing.assert_allclose(landscape.transverse_hessian(s), q @ hessian(0.0) @ q, atol=1e-6)
+    np.testing.assert_allclose(bent.transverse_hessian(s), q @ hessian(0.0) @ q, atol=1e-6)
     slope = q @ ((hessian(1e-4) - hessian(-1e-4)) / 2e-4) @ q
-    np.testing.assert_allclose(landscape.transverse_hessian_slope(s), slope, rtol=1e-4, atol=1e-3)
-    modes = landscape.mode_directions(s)
+    np.testing.assert_allclose(bent.transverse_hessian_slope(s), slope, rtol=1e-4, atol=1e-3)
+    modes = bent.mode_directions(s)
     np.testing.assert_allclose(np.einsum("nmi,ni->nm", modes, t), 0.0, atol=1e-15)
-    in_modes = np.einsum("nmi,nij,nlj->nml", modes, landscape.transverse_hessian(s), modes)
-    np.testing.assert_allclose(
-        in_modes, landscape.curvature(s)[:, :, None] * np.eye(landscape.dimension - 1), atol=1e-12
-    )
+    in_modes = np.einsum("nmi,nij,nlj->nml", modes, bent.transverse_hessian(s), modes)
+    np.testing.assert_allclose(in_modes, bent.curvature(s)[:, :, None] * np.eye(bent.dimension - 1), atol=1e-12)
     diagonal = np.einsum("nmi,nij,nmj->nm", modes, slope, modes)
-    np.testing.assert_allclose(landscape.curvature_slope(s), diagonal, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(bent.curvature_slope(s), diagonal, rtol=1e-4, atol=1e-3)
     along = np.einsum("ni,nij,nj->n", t, hessian(0.0), t)
-    np.testing.assert_allclose(landscape.tangential_curvature(s), along, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(bent.tangential_curvature(s), along, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("landscape", LANDSCAPES)
-def test_path_is_a_circle_measured_by_its_arc_length(landscape):
-    s, h = np.linspace(0.05, 0.95, 7), 1e-4 / landscape.arc_length
-    velocity = (landscape.path(s + h) - landscape.path(s - h)) / 2e-4
-    np.testing.assert_allclose(landscape.tangent(s), velocity, atol=1e-7)
-    bend = (landscape.tangent(s + h) - landscape.tangent(s - h)) / 2e-4
-    np.testing.assert_allclose(landscape.path_curvature(s), bend, atol=1e-7)
-    np.testing.assert_allclose(landscape.position(landscape.path(s)), s, atol=1e-14)
-    beside = landscape.path(s) + 0.3 * landscape.mode_directions(s)[:, -1]
-    np.testing.assert_allclose(landscape.distance(beside), 0.3, rtol=1e-12)
-    np.testing.assert_allclose(landscape.position(beside), s, atol=1e-14)
-    np.testing.assert_allclose(landscape.path_energy(s), landscape.along.value(s), atol=1e-14)
+def test_path_is_a_circle_measured_by_its_arc_length(bent):
+    s, h = np.linspace(0.05, 0.95, 7), 1e-4 / bent.arc_length
+    velocity = (bent.path(s + h) - bent.path(s - h)) / 2e-4
+    np.testing.assert_allclose(bent.tangent(s), velocity, atol=1e-7)
+    bend = (bent.tangent(s + h) - bent.tangent(s - h)) / 2e-4
+    np.testing.assert_allclose(bent.path_curvature(s), bend, atol=1e-7)
+    np.testing.assert_allclose(bent.position(bent.path(s)), s, atol=1e-14)
+    beside = bent.path(s) + 0.3 * bent.mode_directions(s)[:, -1]
+    np.testing.assert_allclose(bent.distance(beside), 0.3, rtol=1e-12)
+    np.testing.assert_allclose(bent.position(beside), s, atol=1e-14)
+    np.testing.assert_allclose(bent.path_energy(s), bent.along.value(s), atol=1e-14)
 
 
 def test_the_angle_is_exact_in_all_directions():
@@ -101,12 +85,12 @@ def test_the_angle_is_exact_in_all_directions():
     np.testing.assert_allclose(CurvedChannel().position(axes), [0.0, 0.25, 0.5, 0.75], atol=1e-15)
 
 
-def test_an_arc_goes_on_in_its_mirror_images():
+def test_an_arc_goes_on_in_its_mirror_images(twisted):
     s = np.array([0.2, 0.7])
     phi = s * np.pi / 2
     for image in (-phi, np.pi - phi, np.pi + phi):
         theta = 1.3 * np.stack([np.cos(image), np.sin(image), 0 * s], axis=1)
-        np.testing.assert_allclose(TWISTED.position(theta), s, atol=1e-14)
+        np.testing.assert_allclose(twisted.position(theta), s, atol=1e-14)
 
 
 def test_without_bend_and_twist_it_is_the_channel():
@@ -153,19 +137,18 @@ def test_the_free_energy_round_the_circle_is_the_determinant():
     assert abs(np.diff(expected)).min() > 1e-3
 
 
-def test_lyapunov_force_of_the_path_is_that_of_its_matrices():
+def test_lyapunov_force_of_the_path_is_that_of_its_matrices(twisted):
     """c H noise: -(eta c / 4) Tr(Q d_t H), in a frame that turns; the trace does not see the turning."""
     s = np.array([0.2, 0.6])
-    h, slope = TWISTED.transverse_hessian(s), TWISTED.transverse_hessian_slope(s)
-    force = theory.mean_force_lyapunov(h, 0.3 * h, slope, 0.01, tangent=TWISTED.tangent(s))
-    np.testing.assert_allclose(force, -0.01 * 0.3 / 4 * TWISTED.curvature_slope(s).sum(axis=1), rtol=1e-9)
+    h, slope = twisted.transverse_hessian(s), twisted.transverse_hessian_slope(s)
+    force = theory.mean_force_lyapunov(h, 0.3 * h, slope, 0.01, tangent=twisted.tangent(s))
+    np.testing.assert_allclose(force, -0.01 * 0.3 / 4 * twisted.curvature_slope(s).sum(axis=1), rtol=1e-9)
 
 
-@pytest.mark.parametrize("landscape", LANDSCAPES)
-def test_numbers_do_not_depend_on_threads_blocks_or_chunks(landscape):
+def test_numbers_do_not_depend_on_threads_blocks_or_chunks(bent):
     def final(pieces, **options):
-        start = landscape.path(np.linspace(0.1, 0.9, 300))
-        ensemble = Ensemble(landscape, Thermal(0.05), Overdamped(1e-3), start, seed=5, **options)
+        start = bent.path(np.linspace(0.1, 0.9, 300))
+        ensemble = Ensemble(bent, Thermal(0.05), Overdamped(1e-3), start, seed=5, **options)
         for steps in pieces:
             ensemble.advance(steps)
         return ensemble.theta
@@ -175,13 +158,13 @@ def test_numbers_do_not_depend_on_threads_blocks_or_chunks(landscape):
     np.testing.assert_array_equal(final((1, 20, 39), threads=3, block=64), reference)
 
 
-def test_a_profile_has_no_effective_potential_where_modes_covary_in_a_turning_frame():
+def test_a_profile_has_no_effective_potential_where_modes_covary_in_a_turning_frame(twisted):
     def known(landscape, noise, dynamics):
         return "effective_potential" in profile(landscape, noise, dynamics)["profile"]
 
     anisotropic = GradientCovariance(((0.1, 0.1, 0.2),))
-    assert known(TWISTED, Thermal(0.01), Overdamped())
-    assert not known(TWISTED, anisotropic, SGD(0.01))
+    assert known(twisted, Thermal(0.01), Overdamped())
+    assert not known(twisted, anisotropic, SGD(0.01))
     assert known(CurvedChannel(transverse_directions=2), anisotropic, SGD(0.01))
 
 

@@ -9,7 +9,7 @@ from entropy_sim import schema, theory
 from entropy_sim._ensemble import Ensemble
 from entropy_sim.dynamics import SGD, Overdamped
 from entropy_sim.errors import UserError
-from entropy_sim.landscapes import MullerBrown, Quadratic, Tabulated
+from entropy_sim.landscapes import Channel, MullerBrown, Quadratic, Tabulated
 from entropy_sim.measurements import Relaxation, relaxation
 from entropy_sim.noise import CurvaturePower, GradientCovariance, TabulatedCovariance, Thermal
 
@@ -78,6 +78,15 @@ def test_records_are_those_of_walkers_that_are_stopped_and_looked_at(at_once, st
             np.testing.assert_allclose(group[name].values[..., record].ravel(), values, rtol=1e-14)
         ensemble.advance(stride)
     assert np.isnan(group["position"].values).any() == (stride == 4)
+
+
+def test_records_kept_at_once_are_bounded_in_memory():
+    """A block keeps 32 walkers at least: one in a thousand dimensions would otherwise take 2 GB."""
+    for walkers, directions in ((1, 1), (1, 999), (40, 99), (20_000, 9)):
+        found = Relaxation(Channel(transverse_directions=directions), duration=500.0, records=100_000)
+        records = found._records_at_once(walkers)
+        assert records == 1 or 8 * records * max(walkers, 32) * (directions + 1) <= 2**24
+        assert records > 1 or walkers == 20_000
 
 
 def test_default_run_goes_to_its_own_soft_end_and_the_control_stays():
